@@ -1,0 +1,1 @@
+"""Values, ports, errors, clock, calendar, files, journal. Imports none of our other packages."""
