@@ -1,0 +1,1 @@
+"""Frozen settings, frozen strategy parameters, and the pin that names both."""

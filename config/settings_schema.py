@@ -1,0 +1,427 @@
+"""The shape of config/base.yaml: typed, bounded, frozen; unknown keys are refused.
+
+An attribute path equals the YAML path (`settings.risk.policy_gate.per_order_max_usd`). Every key has a default, so a
+file may hold only what differs. Units are the last word of a name: `_usd`, `_bps` (1/10,000), `_s` seconds, `_pct` a
+FRACTION (0.40 is 40 %, as in the runbook). Money is Decimal; what is estimated is float.
+
+Numbers must be numbers and switches must be true or false: a quoted "75" and the word `yes` are refused. The loader
+(config.loader) turns the first-hand errors into one line with key path, value and line number.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import date
+from decimal import Decimal
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, field_validator, model_validator
+
+
+class Conflict(ValueError):
+    """Two or more keys that cannot both hold; `keys` are full dotted paths, so that the loader can name their lines."""
+
+    def __init__(self, message: str, *keys: str) -> None:
+        super().__init__(message)
+        self.keys = keys
+
+
+def _to_decimal(value: object) -> object:
+    """Exact: 0.0001 as written becomes Decimal("0.0001"). Anything but a number is left for pydantic to refuse."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return Decimal(str(value))
+    if isinstance(value, Decimal):
+        return value
+    raise ValueError("must be a number")
+
+
+def _to_tuple(value: object) -> object:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _plain(value: Decimal) -> int | float:
+    """For `model_dump(mode="json")`: a number, as in the YAML file."""
+    return int(value) if value == value.to_integral_value() else float(value)
+
+
+Money = Annotated[Decimal, BeforeValidator(_to_decimal), PlainSerializer(_plain, when_used="json")]
+Fraction = Annotated[float, Field(gt=0, le=1, description="a fraction: 0.40 is 40 %")]
+
+
+class Section(BaseModel):
+    """`defer_build`: only the root's validator is compiled, which halves the start-up of every script."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False, defer_build=True)
+
+
+def _section() -> Any:
+    """An absent section is an empty one: its own defaults, checked like written ones."""
+    return Field(default_factory=dict, validate_default=True)
+
+
+# ---------------------------------------------------------------- selection
+class TopN(Section):
+    """Limits of top-n selection. The two concentration limits hold in every mode; the gate asks them again."""
+
+    enabled: bool = Field(default=False, description="confirms mode top_n; refused together with mode totd")
+    n: int = Field(default=3, ge=1, le=20, description="picks per day")
+    max_correlation: float = Field(default=0.70, ge=0, le=1, description="highest 60-session correlation of two names")
+    max_sector_pct: Fraction = Field(default=0.40, description="largest share of one sector, a fraction")
+    max_single_name_pct: Fraction = Field(default=0.25, description="largest share of one symbol, a fraction")
+
+
+class Selection(Section):
+    """How many of the signals that passed become picks. `--top3` on the command line comes before `mode`."""
+
+    mode: Literal["totd", "top_n"] = Field(default="totd", description="totd: the one best; top_n: up to top_n.n")
+    top_n: TopN = _section()
+
+    @model_validator(mode="after")
+    def _one_mode(self) -> Self:
+        if self.mode == "totd" and self.top_n.enabled:
+            raise Conflict(
+                "selection.mode totd picks one, selection.top_n.enabled true picks several: "
+                "set selection.mode: top_n, or selection.top_n.enabled: false",
+                "selection.mode", "selection.top_n.enabled",
+            )  # fmt: skip
+        return self
+
+
+# ---------------------------------------------------------------- risk
+class PolicyGate(Section):
+    """Dollar limits of entries. Sales are exempt: they reduce."""
+
+    per_order_max_usd: Money = Field(default=Decimal(75), gt=0, description="one entry may cost at most this")
+    daily_budget_usd: Money = Field(default=Decimal(1000), gt=0, description="all entries of one New York day together")
+
+    @model_validator(mode="after")
+    def _one_order_fits_in_one_day(self) -> Self:
+        if self.per_order_max_usd > self.daily_budget_usd:
+            raise Conflict(
+                f"risk.policy_gate.per_order_max_usd {self.per_order_max_usd} is more than "
+                f"risk.policy_gate.daily_budget_usd {self.daily_budget_usd}",
+                "risk.policy_gate.per_order_max_usd", "risk.policy_gate.daily_budget_usd",
+            )  # fmt: skip
+        return self
+
+
+class AdvancedRisk(Section):
+    var_limit_pct: Fraction = Field(default=0.02, description="one-day 95 % historical value at risk, share of equity")
+
+
+class Vix(Section):
+    """Market-wide volatility; an unknown VIX counts as above `stop_above`."""
+
+    halve_from: float = Field(default=25.0, gt=0, le=200, description="entries at half size from this VIX close on")
+    stop_above: float = Field(default=35.0, gt=0, le=200, description="no entries above this VIX close")
+
+    @model_validator(mode="after")
+    def _halve_before_stop(self) -> Self:
+        if self.halve_from >= self.stop_above:
+            raise Conflict(
+                f"risk.vix.halve_from {self.halve_from:g} must be below risk.vix.stop_above {self.stop_above:g}",
+                "risk.vix.halve_from", "risk.vix.stop_above",
+            )  # fmt: skip
+        return self
+
+
+class Risk(Section):
+    policy_gate: PolicyGate = _section()
+    position_limit: int = Field(default=10, ge=1, le=500, description="positions open at the same time")
+    one_position_per_symbol: bool = Field(
+        default=True, description="refuse an entry in a symbol that is held or on order"
+    )
+    advanced: AdvancedRisk = _section()
+    vix: Vix = _section()
+
+
+# ---------------------------------------------------------------- quality gate and filters
+class Weights(Section):
+    """Points of each part of the score; together 100. A missing model earns none of its points."""
+
+    strength: float = Field(default=45.0, ge=0, le=100, description="the strategy's own strength")
+    trend: float = Field(default=15.0, ge=0, le=100, description="distance above the 200-bar average")
+    liquidity: float = Field(default=20.0, ge=0, le=100, description="dollar volume")
+    model: float = Field(default=20.0, ge=0, le=100, description="the model's probability; absent earns 0")
+
+    @model_validator(mode="after")
+    def _sum_to_100(self) -> Self:
+        total = self.strength + self.trend + self.liquidity + self.model
+        if abs(total - 100.0) > 1e-9:
+            raise Conflict(
+                f"quality_gate.weights strength, trend, liquidity and model must sum to 100, were {total:g}",
+                *(f"quality_gate.weights.{name}" for name in ("strength", "trend", "liquidity", "model")),
+            )
+        return self
+
+
+class QualityGate(Section):
+    min_score: float = Field(
+        default=55.0, ge=0, le=100, description="signals below are refused; 70 once models are trained"
+    )
+    max_signals_per_day: int = Field(
+        default=3, ge=0, le=50, description="applied last, can only reduce; 0 opens nothing"
+    )
+    weights: Weights = _section()
+
+
+class Earnings(Section):
+    enabled: bool = Field(default=True, description="refuse entries around an earnings announcement")
+    on_unknown: Literal["refuse", "warn"] | None = Field(
+        default=None, description="when no dates are known; null: refuse in live mode, warn in paper mode"
+    )
+    days_before: int = Field(default=1, ge=0, le=30, description="sessions before an announcement without entries")
+    days_after: int = Field(default=1, ge=0, le=30, description="sessions after an announcement without entries")
+    path: str | None = Field(default=None, min_length=1, description="CSV symbol,date; null: cache/earnings.csv")
+
+
+class Filters(Section):
+    earnings: Earnings = _section()
+
+
+class Sizing(Section):
+    risk_per_trade_usd: Money = Field(default=Decimal(10), gt=0, description="loss at the stop that one trade may risk")
+
+
+# ---------------------------------------------------------------- execution
+class Tick(Section):
+    """From `effective` on, a price of at least `min_price` moves in steps of `tick` (Rule 612)."""
+
+    effective: date = Field(description="first session")
+    min_price: Money = Field(ge=0, description="USD")
+    tick: Money = Field(gt=0, description="USD")
+
+
+DEFAULT_TICKS = (
+    Tick(effective=date(2005, 1, 1), min_price=Decimal("1.00"), tick=Decimal("0.01")),
+    Tick(effective=date(2005, 1, 1), min_price=Decimal("0"), tick=Decimal("0.0001")),
+)
+
+
+class Execution(Section):
+    time_in_force: Literal["ioc", "day_cancel"] = Field(
+        default="ioc", description="day_cancel: limit DAY, cancelled by the desk, for accounts without IOC"
+    )
+    cancel_after_s: float = Field(default=2.0, gt=0, le=60, description="day_cancel only: seconds until the cancel")
+    entry_offset_bps: float = Field(default=10.0, ge=0, le=500, description="entry limit above the ask")
+    exit_offset_bps: float = Field(default=30.0, ge=0, le=1000, description="exit limit below the bid")
+    max_clamp_bps: float = Field(
+        default=50.0, gt=0, le=1000, description="farthest an entry limit may be from the last trade"
+    )
+    max_spread_bps: float = Field(default=100.0, gt=0, le=2000, description="no entry into a wider bid-ask spread")
+    quote_max_age_s: float = Field(default=60.0, gt=0, le=900, description="an older quote is no quote")
+    entry_scans: Literal["all", "first"] = Field(
+        default="all", description="scans that may enter; exits run at every scan"
+    )
+    max_attempts: int = Field(default=3, ge=1, le=10, description="entries tried per signal while nothing fills")
+    connect_timeout_s: float = Field(default=3.0, gt=0, le=60)
+    read_timeout_s: float = Field(default=10.0, gt=0, le=120)
+    total_timeout_s: float = Field(default=15.0, gt=0, le=180, description="deadline of a whole request")
+    clock_skew_max_s: float = Field(default=10.0, gt=0, le=300, description="our clock against the broker's")
+    reconcile_poll_s: float = Field(default=10.0, gt=0, le=300, description="how long an unknown order is looked up")
+    ticks: Annotated[tuple[Tick, ...], BeforeValidator(_to_tuple)] = Field(
+        default=DEFAULT_TICKS, min_length=1, description="legal price steps, a dated table"
+    )
+
+    @model_validator(mode="after")
+    def _deadline_covers_its_parts(self) -> Self:
+        for name in ("connect_timeout_s", "read_timeout_s"):
+            part: float = getattr(self, name)
+            if part > self.total_timeout_s:
+                raise Conflict(
+                    f"execution.{name} {part:g} is more than execution.total_timeout_s {self.total_timeout_s:g}",
+                    f"execution.{name}", "execution.total_timeout_s",
+                )  # fmt: skip
+        return self
+
+    @field_validator("ticks")
+    @classmethod
+    def _every_price_has_a_tick(cls, ticks: tuple[Tick, ...]) -> tuple[Tick, ...]:
+        if not any(row.min_price == 0 for row in ticks):
+            raise ValueError("needs a row with min_price 0, so that every price has a tick")
+        if len({(row.effective, row.min_price) for row in ticks}) != len(ticks):
+            raise ValueError("has two rows for the same effective date and min_price")
+        return ticks
+
+
+# ---------------------------------------------------------------- data, universe
+ProviderName = Literal["polygon", "alpaca", "yfinance", "stooq"]
+
+
+class Data(Section):
+    providers: Annotated[tuple[ProviderName, ...], BeforeValidator(_to_tuple)] = Field(
+        default=("polygon", "alpaca", "yfinance", "stooq"), min_length=1, description="tried in this order"
+    )
+    history_sessions: int = Field(
+        default=504, ge=260, le=10_000, description="sessions kept; SMA(200) needs room to settle"
+    )
+    polygon_requests_per_minute: int | None = Field(
+        default=None, ge=1, le=100_000, description="free plan: 5; null: no limit"
+    )
+    request_timeout_s: float = Field(default=20.0, gt=0, le=300, description="one vendor request")
+    request_deadline_s: float = Field(
+        default=120.0, gt=0, le=3600, description="one vendor request with all its retries"
+    )
+    min_coverage_pct: Fraction = Field(
+        default=0.90, description="share of the universe that must have the session's bar"
+    )
+    backfill_workers: int = Field(default=1, ge=1, le=16, description="parallel per-symbol downloads")
+
+    @model_validator(mode="after")
+    def _deadline_covers_one_request(self) -> Self:
+        if self.request_timeout_s > self.request_deadline_s:
+            raise Conflict(
+                f"data.request_timeout_s {self.request_timeout_s:g} is more than "
+                f"data.request_deadline_s {self.request_deadline_s:g}",
+                "data.request_timeout_s", "data.request_deadline_s",
+            )  # fmt: skip
+        return self
+
+    @field_validator("providers")
+    @classmethod
+    def _each_once(cls, providers: tuple[ProviderName, ...]) -> tuple[ProviderName, ...]:
+        if len(set(providers)) != len(providers):
+            raise ValueError("names a provider twice")
+        return providers
+
+
+class UniverseSettings(Section):
+    path: str = Field(
+        default="data/universe/optionable_liquid_800.csv", min_length=1, description="from the repository root"
+    )
+    min_rows: int = Field(default=400, ge=1, le=20_000, description="a shorter default universe is a damaged one")
+    max_change_pct: Fraction = Field(
+        default=0.10, description="largest change against the last universe used, a fraction"
+    )
+
+
+# ---------------------------------------------------------------- runner, venue
+_WALL_TIME = re.compile(r"(?:[01][0-9]|2[0-3]):[0-5][0-9]\Z")
+
+
+class Runner(Section):
+    scan_times: Annotated[tuple[str, ...], BeforeValidator(_to_tuple)] = Field(
+        default=("09:35", "10:30", "15:55"), min_length=1, max_length=20,
+        description="New York wall time, HH:MM, ascending",
+    )
+    half_day_rule: Literal["close_minus_5", "skip"] = Field(
+        default="close_minus_5",
+        description="on a half day, a scan due after the close: 5 minutes before it, or not at all",
+    )
+    heartbeat_s: float = Field(default=30.0, ge=1, le=600, description="how often the runner says that it lives")
+    close_margin_s: float = Field(
+        default=60.0, ge=0, le=3600, description="nothing is sent in the last seconds of a session"
+    )
+
+    @field_validator("scan_times")
+    @classmethod
+    def _within_a_session(cls, times: tuple[str, ...]) -> tuple[str, ...]:
+        for text in times:
+            if not _WALL_TIME.match(text):
+                raise ValueError(f"{text!r} is not a time HH:MM")
+            if not "09:30" <= text < "16:00":
+                raise ValueError(f"{text} is outside the session, 09:30 to 16:00 New York")
+        if list(times) != sorted(set(times)):
+            raise ValueError(f"must ascend, each time once, were {', '.join(times)}")
+        return times
+
+
+class Venue(Section):
+    """The embedded venue, used when no broker keys are set."""
+
+    starting_cash_usd: Money = Field(default=Decimal(100_000), gt=0, description="of a new account")
+    fills: Literal["path", "at_open"] = Field(
+        default="path", description="at_open: at the session's open, for comparisons"
+    )
+    seed: int = Field(default=7, ge=0, description="of the simulated market")
+    spread_bps: float = Field(default=4.0, ge=0, le=1000, description="bid-ask spread of its quotes")
+
+
+# ---------------------------------------------------------------- cognitive, logs
+class CostTracking(Section):
+    enabled: bool = True
+    max_daily_usd: Money = Field(
+        default=Decimal("50.0"), ge=0, description="hard limit on language-model spend per day"
+    )
+    alert_threshold_usd: Money = Field(default=Decimal("25.0"), ge=0, description="warn from here on")
+
+    @model_validator(mode="after")
+    def _alert_before_limit(self) -> Self:
+        if self.alert_threshold_usd > self.max_daily_usd:
+            path = "cognitive.llm_analyzer.cost_tracking"
+            raise Conflict(
+                f"{path}.alert_threshold_usd {self.alert_threshold_usd} is more than "
+                f"{path}.max_daily_usd {self.max_daily_usd}: it could never fire",
+                f"{path}.alert_threshold_usd", f"{path}.max_daily_usd",
+            )  # fmt: skip
+        return self
+
+
+class LlmCache(Section):
+    enabled: bool = True
+    ttl_hours: float = Field(default=24.0, gt=0, le=24 * 365, description="age at which a cached response expires")
+
+
+class LlmAnalyzer(Section):
+    enabled: bool = Field(default=True, description="master switch of language-model calls")
+    mode: Literal["off", "briefings_only", "full"] = "briefings_only"
+    cost_tracking: CostTracking = _section()
+    cache: LlmCache = _section()
+
+
+class CognitivePreflight(Section):
+    required: bool = Field(default=True, description="no trading before a passed preflight")
+
+
+class CircuitBreakers(Section):
+    enabled: bool = True
+    calibration_bounds: Annotated[tuple[float, float], BeforeValidator(_to_tuple)] = Field(
+        default=(0.05, 0.95), description="[low, high] of the self model's calibration"
+    )
+    max_loss_streak: int = Field(default=5, ge=1, le=100, description="halt entries after this many losses in a row")
+
+    @field_validator("calibration_bounds")
+    @classmethod
+    def _low_then_high(cls, bounds: tuple[float, float]) -> tuple[float, float]:
+        if not 0 <= bounds[0] < bounds[1] <= 1:
+            raise ValueError("must be [low, high] with 0 <= low < high <= 1")
+        return bounds
+
+
+class Cognitive(Section):
+    llm_analyzer: LlmAnalyzer = _section()
+    preflight: CognitivePreflight = _section()
+    circuit_breakers: CircuitBreakers = _section()
+
+
+class Logs(Section):
+    mask_secrets: Literal[True] = Field(default=True, description="keys never reach a log; cannot be turned off")
+
+
+class Settings(Section):
+    """Everything an operator can set. Loaded once in `main`; a function is handed the section it needs."""
+
+    selection: Selection = _section()
+    risk: Risk = _section()
+    quality_gate: QualityGate = _section()
+    filters: Filters = _section()
+    sizing: Sizing = _section()
+    execution: Execution = _section()
+    data: Data = _section()
+    universe: UniverseSettings = _section()
+    runner: Runner = _section()
+    venue: Venue = _section()
+    cognitive: Cognitive = _section()
+    logs: Logs = _section()
+
+
+def leaf_types(model: type[BaseModel] = Settings, prefix: str = "") -> dict[str, Any]:
+    """Every dotted leaf path of the schema, in file order, with its pydantic FieldInfo."""
+    found: dict[str, Any] = {}
+    for name, info in model.model_fields.items():
+        kind = info.annotation
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            found |= leaf_types(kind, f"{prefix}{name}.")
+        else:
+            found[f"{prefix}{name}"] = info
+    return found

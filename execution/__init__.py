@@ -1,0 +1,1 @@
+"""From intent to broker and back: desk, broker adapter, reconcile, schedule, runner, embedded venue."""

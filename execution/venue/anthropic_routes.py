@@ -1,0 +1,81 @@
+"""Anthropic Messages, as far as a client needs it: it has no opinion and says so, so nothing can pass for analysis."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+from execution.venue.app import Call, Refusal, Reply, Routes
+
+REPLY = '{"opinion":"none"}'
+_MODELS = ("claude-haiku-4-5", "claude-sonnet-5-5", "claude-opus-5-5")
+
+
+def check(headers: Mapping[str, str], query: Mapping[str, str]) -> None:
+    bearer = headers.get("authorization", "").removeprefix("Bearer ").strip()
+    if not bearer and not headers.get("x-api-key"):
+        raise _error(401, "authentication_error", "x-api-key header is required")
+
+
+def register(routes: Routes) -> None:
+    routes.add("POST", "/v1/messages", post_message)
+    routes.add("POST", "/v1/messages/count_tokens", post_count)
+    routes.add("GET", "/v1/models", get_models)
+
+
+def _error(status: int, kind: str, message: str) -> Refusal:
+    body = {"type": "error", "error": {"type": kind, "message": message}, "request_id": "req_simulated"}
+    return Refusal(status, body, {"request-id": "req_simulated"})
+
+
+def _body(call: Call, *, needs_max_tokens: bool) -> dict[str, Any]:
+    try:
+        body = call.json()
+    except ValueError:
+        raise _error(400, "invalid_request_error", "The request body is not valid JSON") from None
+    if not isinstance(body, dict):
+        raise _error(400, "invalid_request_error", "The request body is not a JSON object")
+    for name in ("model", "messages", *(("max_tokens",) if needs_max_tokens else ())):
+        if not body.get(name):
+            raise _error(400, "invalid_request_error", f"{name}: Field required")
+    if call.headers.get("anthropic-version", "") >= "2026-10-21":
+        for name in ("temperature", "top_p", "top_k"):
+            if name in body:
+                raise _error(400, "invalid_request_error", f"{name}: Extra inputs are not permitted")
+    if body.get("stream"):
+        raise _error(400, "invalid_request_error", "stream: not offered by the simulated venue")
+    return body
+
+
+def _tokens(body: Mapping[str, Any]) -> int:
+    """A rough, repeatable count: a token for every three characters of system and messages."""
+    return 1 + len(f"{body.get('system', '')}{body['messages']}") // 3
+
+
+def post_message(call: Call) -> Reply:
+    body = _body(call, needs_max_tokens=True)
+    digest = hashlib.sha256(call.body).hexdigest()[:24]
+    return Reply(
+        {
+            "id": f"msg_simulated{digest}", "type": "message", "role": "assistant", "model": body["model"],
+            "content": [{"type": "text", "text": REPLY, "citations": None}], "stop_reason": "end_turn",
+            "stop_sequence": None, "stop_details": None, "container": None,
+            "usage": {
+                "input_tokens": _tokens(body), "cache_creation_input_tokens": 0, "cache_read_input_tokens": 0,
+                "cache_creation": {"ephemeral_5m_input_tokens": 0, "ephemeral_1h_input_tokens": 0},
+                "output_tokens": 6, "server_tool_use": None, "service_tier": "standard",
+                "inference_geo": "not_available",
+            },
+        },
+        headers={"request-id": f"req_simulated{digest}"},
+    )  # fmt: skip
+
+
+def post_count(call: Call) -> Reply:
+    return Reply({"input_tokens": _tokens(_body(call, needs_max_tokens=False))})
+
+
+def get_models(call: Call) -> Reply:
+    rows = [{"type": "model", "id": m, "display_name": m, "created_at": "2026-01-01T00:00:00Z"} for m in _MODELS]
+    return Reply({"data": rows, "has_more": False, "first_id": _MODELS[0], "last_id": _MODELS[-1]})

@@ -1,0 +1,1 @@
+"""Simulations over the same strategies and exit rules as the live path."""
