@@ -14,6 +14,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
+from decimal import Decimal
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -118,7 +119,7 @@ def _read(path: Path) -> str:
         raise _refused(path.name, line, "is not UTF-8 text; save the file as UTF-8", code="CONFIG_UNREADABLE") from None
     for number, row in enumerate(text.splitlines(), start=1):
         blank = row[: len(row) - len(row.lstrip())]
-        if "\t" in blank and row.strip():
+        if "\t" in blank:
             raise _refused(path.name, number, "a tab in the indentation; use spaces", code="CONFIG_UNREADABLE")
     return text
 
@@ -286,7 +287,8 @@ def _in_document(loc: Loc, document: Mapping[str, Any]) -> Loc:
 
 def _reworded(message: str) -> str:
     words = message.replace("Input should be", "must be").replace("Field required", "is missing")
-    return words.replace("a valid boolean", "true or false").replace(" or an instance of Section", "")
+    words = re.sub(r"a valid dictionary or instance of \w+", "a mapping of keys", words)
+    return words.replace("a valid boolean", "true or false").replace("a valid tuple", "a list")
 
 
 def _was(item: Any) -> str:
@@ -295,7 +297,7 @@ def _was(item: Any) -> str:
     value = item["input"]
     if value is None:
         return ", was empty (null)"
-    shown = repr(value)
+    shown = str(value).lower().removesuffix("inity") if isinstance(value, Decimal) else repr(value)
     is_fraction = str(item["loc"][-1]).endswith("_pct") and isinstance(value, int | float)
     hint = " (a fraction: 0.40 is 40 %)" if is_fraction else ""
     return f", was {shown if len(shown) <= 80 else shown[:77] + '...'}{hint}"

@@ -10,6 +10,7 @@ import contextlib
 import importlib.util
 import json
 import re
+import warnings
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -103,8 +104,7 @@ class MarketCalendar:
     def next_session(self, day: date) -> date:
         """Strictly after `day`. Raises DataError outside the calendar, as everything below."""
         self._reach(day.year)
-        if day < self.first:
-            raise self._outside(f"the session after {day}")
+        self._require_known(day)
         return self._at(bisect_right(self._facts.sessions, day), f"the session after {day}")
 
     def previous_session(self, day: date) -> date:
@@ -272,7 +272,9 @@ def _walls(row: object) -> dict[date, time]:
 def _from_library(end_year: int) -> Facts:
     import exchange_calendars
 
-    found = exchange_calendars.get_calendar("XNYS", start=f"{FIRST_YEAR}-01-01", end=f"{end_year}-12-31")
+    with warnings.catch_warnings():  # about its own use of pandas, nothing an operator could act on
+        warnings.simplefilter("ignore", DeprecationWarning)
+        found = exchange_calendars.get_calendar("XNYS", start=f"{FIRST_YEAR}-01-01", end=f"{end_year}-12-31")
     sessions = tuple(stamp.date() for stamp in found.sessions)
     return Facts(
         sessions, _unusual(sessions, found.opens, _OPEN), _unusual(sessions, found.closes, _CLOSE), end_year

@@ -45,7 +45,7 @@ def _rounded(x: float | Decimal, on: date, table: Sequence[TickRow], rounding: s
     price = _exact(x)
     for _ in range(3):  # rounding may cross into a coarser band: once more on that band's grid
         tick = tick_size(price, on, table)
-        moved = (price / tick).to_integral_value(rounding) * tick
+        moved = ((price / tick).to_integral_value(rounding) * tick).quantize(tick)  # 75.00, not 75.0
         if moved <= 0:
             raise ValueError(f"{x} rounds to {moved}, below the smallest price")
         if moved == price:

@@ -32,12 +32,13 @@ def main() -> int:
     from core.market.simulated import SimulatedMarket
     from core.market_calendar import market_calendar
     from core.paths import home
-    from data.universe import load_universe
     from execution.venue.server import EmbeddedVenue
 
     settings = load_settings()
     calendar = market_calendar()
     if arguments.market == "simulated":
+        from data.universe import load_universe
+
         universe = load_universe(Path(settings.universe.path), default=True)
         market: Market = SimulatedMarket(
             settings.venue.seed, calendar, dict(universe.sectors), cache=home().cache / "simulated"

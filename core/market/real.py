@@ -100,7 +100,7 @@ def _whole(columns: BarColumns) -> Series:
     """Bars that can be traded on: every price finite and positive. The rest are as if absent."""
     prices = np.stack([columns.open, columns.high, columns.low, columns.close])
     with np.errstate(invalid="ignore"):
-        good = np.isfinite(prices).all(axis=0) & (prices > 0).all(axis=0)
+        good: NDArray[np.bool_] = np.asarray((np.isfinite(prices) & (prices > 0)).all(axis=0))
     volume = np.nan_to_num(columns.volume, nan=0.0)
     series = Series(columns.dates, columns.open, columns.high, columns.low, columns.close, volume)
     return series if bool(good.all()) else series.part(good)

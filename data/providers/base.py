@@ -7,6 +7,7 @@ message carries a key.
 
 from __future__ import annotations
 
+import json
 import math
 import threading
 from collections import deque
@@ -348,3 +349,80 @@ def public(text: str, secrets: Iterable[str | None]) -> str:
         if secret:
             text = text.replace(secret, "***")
     return " ".join(text.split())[:MESSAGE_LENGTH]
+
+
+# ---------------------------------------------------------------- retries
+_ATTEMPTS = 4
+_RATE_WAIT_S = 15.0  # Polygon's free plan sends no Retry-After; four of these are its minute
+_RETRY_STATUSES = frozenset({408, 429, 500, 502, 503, 504})
+_KINDS = {
+    401: FailureKind.NOT_ENTITLED,
+    403: FailureKind.NOT_ENTITLED,
+    404: FailureKind.UNKNOWN_SYMBOL,
+    429: FailureKind.RATE_LIMITED,
+}
+
+
+class HttpFailure(Exception):
+    """A status other than 200, with what the retry loop needs of it. Never leaves the adapters."""
+
+    def __init__(self, status: int, body: bytes, retry_after: str | None) -> None:
+        super().__init__(f"HTTP {status}")
+        self.status = status
+        self.body = body
+        self.retry_after = retry_after
+
+    def explained(self, provider: str, secrets: Iterable[str | None]) -> ProviderFailure:
+        kind = _KINDS.get(self.status, FailureKind.UNAVAILABLE)
+        return ProviderFailure(provider, kind, public(f"HTTP {self.status} {self._text()}", secrets))
+
+    def _text(self) -> str:
+        try:
+            body = json.loads(self.body)
+        except ValueError:
+            body = None
+        if isinstance(body, dict):
+            return str(body.get("error") or body.get("message") or "")
+        return self.body[:500].decode("utf-8", "replace")  # HTML from the edge: show its beginning
+
+
+class Retrier:
+    """A read asked at most four times before a deadline: on 408, 429, 5xx and silence, never on a definite no."""
+
+    def __init__(self, provider: str, clock: Clock, rpm: int | None, deadline_s: float, secrets: Sequence[str]) -> None:
+        self._provider = provider
+        self._clock = clock
+        self._deadline_s = deadline_s
+        self._secrets = secrets
+        self._limiter = RateLimiter(rpm, clock)
+
+    def run(self, once: Callable[[float], T]) -> T:
+        """`once(deadline)` raises HttpFailure, or ProviderFailure when there was no answer.
+
+        Waiting for our own rate limit is not counted against the deadline. Raises ProviderFailure.
+        """
+        self._limiter.acquire()
+        deadline = self._clock.monotonic() + self._deadline_s
+        for attempt in range(1, _ATTEMPTS + 1):
+            wait_s: float | None = 0.5 * 2 ** (attempt - 1)
+            try:
+                return once(deadline)
+            except HttpFailure as failure:
+                wait_s = self._wait_s(failure, attempt)
+                problem = failure.explained(self._provider, self._secrets)
+            except ProviderFailure as failure:
+                problem = failure
+            if wait_s is None or attempt == _ATTEMPTS or self._clock.monotonic() + wait_s >= deadline:
+                raise problem from None
+            self._clock.sleep(wait_s)
+            self._limiter.acquire()
+        raise AssertionError("unreachable")
+
+    def _wait_s(self, failure: HttpFailure, attempt: int) -> float | None:
+        """Seconds until the next attempt; None = asking again is no use."""
+        if failure.status not in _RETRY_STATUSES:
+            return None
+        asked = retry_after_s(failure.retry_after, self._clock.now())
+        if asked is not None:
+            return asked
+        return _RATE_WAIT_S if failure.status == 429 else 0.5 * 2 ** (attempt - 1)

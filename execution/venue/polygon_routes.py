@@ -11,6 +11,7 @@ import json
 import operator
 from collections.abc import Callable, Mapping
 from datetime import UTC, date, datetime, time
+from functools import lru_cache
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -72,7 +73,17 @@ def _adjusted(call: Call) -> bool:
 
 def _row(number: int, o: float, h: float, low: float, c: float, v: float) -> dict[str, Any]:
     vw, trades = round((h + low + c) / 3, 4), max(1, int(v // 100))
-    return {"v": v, "vw": vw, "o": o, "c": c, "h": h, "l": low, "t": _millis(midnight(number)), "n": trades}
+    return {"v": v, "vw": vw, "o": o, "c": c, "h": h, "l": low, "t": _midnight_millis(number), "n": trades}
+
+
+@lru_cache(maxsize=20_000)
+def _midnight_millis(number: int) -> int:
+    return _millis(midnight(number))
+
+
+@lru_cache(maxsize=20_000)
+def _index_millis(session: date) -> int:
+    return _millis(datetime.combine(session, time(), _CHICAGO))
 
 
 def _stock_rows(call: Call, ticker: str, start: date, end: date) -> list[dict[str, Any]]:
@@ -95,7 +106,7 @@ def _vix_rows(call: Call, start: date, end: date) -> list[dict[str, Any]]:
         if level is None:
             continue
         opened = before if before is not None else level
-        stamp = _millis(datetime.combine(session, time(), _CHICAGO))
+        stamp = _index_millis(session)
         rows.append({"o": opened, "h": max(opened, level), "l": min(opened, level), "c": level, "t": stamp})
         before = level
     return rows

@@ -75,7 +75,7 @@ def test_money_is_exact() -> None:
 
 def test_settings_cannot_be_changed() -> None:
     with pytest.raises(ValueError, match="frozen"):
-        load_settings(BASE_PATH).risk.position_limit = 11  # type: ignore[misc]
+        load_settings(BASE_PATH).risk.position_limit = 11
 
 
 def test_kobe_config_names_the_file_and_an_argument_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -142,13 +142,13 @@ def test_a_key_that_stands_twice_is_refused_with_both_lines(tmp_path: Path) -> N
         ("cognitive.llm_analyzer.mode", "false", "must be 'off', 'briefings_only' or 'full', was False"),
         ("cognitive.circuit_breakers.calibration_bounds", "[0.95, 0.05]", "must be [low, high]"),
         ("data.providers", "[polygon, polygon]", "names a provider twice"),
-        ("data.providers", "polygon", "valid tuple, was 'polygon'"),
+        ("data.providers", "polygon", "must be a list, was 'polygon'"),
         ("runner.scan_times", "['9:35']", "'9:35' is not a time HH:MM"),
         ("runner.scan_times", "['16:00']", "outside the session"),
         ("runner.scan_times", "['10:30', '09:35']", "must ascend"),
         ("execution.time_in_force", "gtc", "must be 'ioc' or 'day_cancel'"),
         ("logs.mask_secrets", "false", "must be True, was False"),
-        ("venue", "7", "must be a valid dictionary, was 7"),
+        ("venue", "7", "must be a mapping of keys, was 7"),
         ("venue", "", "was empty"),
     ],
 )
@@ -230,6 +230,7 @@ def test_a_byte_order_mark_and_windows_line_ends_are_accepted(tmp_path: Path, ra
     ("text", "said"),
     [
         ("risk:\n\tposition_limit: 5\n", "line 2: a tab in the indentation; use spaces"),
+        ("risk:\n\t\n", "line 2: a tab in the indentation; use spaces"),
         ("risk:\n\t# a comment\n", "line 2: a tab in the indentation; use spaces"),
         ("risk:\n  \tposition_limit: 5\n", "line 2: a tab in the indentation; use spaces"),
         ("risk:\n  position_limit: 5\n".encode("utf-16"), "is not UTF-8 text"),
@@ -253,7 +254,7 @@ def test_text_that_is_no_settings_file_is_refused(tmp_path: Path, text: str | by
 
 
 def test_a_tab_elsewhere_harms_nothing(tmp_path: Path) -> None:
-    text = "risk:\n\t\n  position_limit: 5\t# five\n"
+    text = "risk:\n  position_limit: 5\t# five\n"
     assert load_settings(write(tmp_path, text)).risk.position_limit == 5
 
 

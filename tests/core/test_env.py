@@ -34,7 +34,7 @@ def nothing_set(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         ("export A=x", "x"),
         ("\ufeffA=bom", "bom"),
         ("A=crlf\r\nB=2\r\n", "crlf"),
-        ("A=\"double # not a comment\"  # comment", "double # not a comment"),
+        ('A="double # not a comment"  # comment', "double # not a comment"),
         ("A='single \\n stays'", "single \\n stays"),
         (r'A="esc \" \\ \n end"', 'esc " \\ \n end'),
         ("A=value # comment", "value"),
@@ -92,11 +92,18 @@ def test_a_named_file_must_exist_and_the_default_ones_need_not(tmp_path: Path) -
 
 def test_environment_over_home_over_repo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("POLYGON_API_KEY", "real-1")
-    (tmp_path / "repo" / ".env").write_text("POLYGON_API_KEY=repo-1\nALPACA_API_KEY_ID=repo-2\nANTHROPIC_API_KEY=repo-3\n")
+    (tmp_path / "repo" / ".env").write_text(
+        "POLYGON_API_KEY=repo-1\nALPACA_API_KEY_ID=repo-2\nANTHROPIC_API_KEY=repo-3\n"
+    )
     (tmp_path / "home" / ".env").write_text("POLYGON_API_KEY=home-1\nALPACA_API_KEY_ID=home-2\n")
     load_dotenv()
     found = keys()
-    assert (found.polygon, found.alpaca_id, found.anthropic, found.alpaca_secret) == ("real-1", "home-2", "repo-3", None)
+    assert (found.polygon, found.alpaca_id, found.anthropic, found.alpaca_secret) == (
+        "real-1",
+        "home-2",
+        "repo-3",
+        None,
+    )
     assert "real-1" not in repr(found)
 
 
@@ -118,7 +125,10 @@ def test_a_key_that_no_header_can_carry_is_refused_by_name(monkeypatch: pytest.M
 def test_the_real_hosts_by_mode() -> None:
     paper = endpoints(Mode.PAPER)
     assert paper == Endpoints(
-        "https://paper-api.alpaca.markets", "https://data.alpaca.markets", "https://api.polygon.io", "https://api.anthropic.com"
+        "https://paper-api.alpaca.markets",
+        "https://data.alpaca.markets",
+        "https://api.polygon.io",
+        "https://api.anthropic.com",
     )
     assert endpoints(Mode.LIVE).alpaca == "https://api.alpaca.markets"
 

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
+from itertools import pairwise
 from pathlib import Path
 from types import MappingProxyType
 
@@ -49,7 +50,11 @@ def test_a_line_is_canonical_json_chained_by_sha256(tmp_path: Path) -> None:
     assert first["prev"] == GENESIS and second["prev"] == first["hash"]
     bare = {k: v for k, v in second.items() if k != "hash"}
     text = json.dumps(bare, sort_keys=True, separators=(",", ":"))
-    assert second["hash"] == hashlib.sha256((second["prev"] + text).encode()).hexdigest() == record_hash(second["prev"], bare)
+    assert (
+        second["hash"]
+        == hashlib.sha256((second["prev"] + text).encode()).hexdigest()
+        == record_hash(second["prev"], bare)
+    )
     assert lines(journal)[0] == json.dumps(first, sort_keys=True, separators=(",", ":")).encode() + b"\n"
     assert json.loads(head_path(journal.path).read_text()) == {"seq": 2, "hash": second["hash"]}
 
@@ -229,7 +234,7 @@ def _edit_and_rehash_one(j: Journal) -> int | None:
 def _rehash_whole_tail(j: Journal) -> int | None:
     rows = [json.loads(line) for line in lines(j)]
     rows[2]["body"]["i"] = 77
-    for before, row in zip(rows, rows[1:], strict=False):
+    for before, row in pairwise(rows):
         row["prev"] = before["hash"]
         row["hash"] = record_hash(row["prev"], {k: v for k, v in row.items() if k != "hash"})
     put(j, [_line(row) for row in rows])
@@ -317,7 +322,9 @@ SEEN_BY_APPEND = {
 
 
 @pytest.mark.parametrize("damage", DAMAGE, ids=lambda f: f.__name__.strip("_"))
-def test_damage_is_found_and_the_first_bad_record_named(tmp_path: Path, damage: Callable[[Journal], int | None]) -> None:
+def test_damage_is_found_and_the_first_bad_record_named(
+    tmp_path: Path, damage: Callable[[Journal], int | None]
+) -> None:
     journal = a_journal(tmp_path, 6)
     first_bad = damage(journal)
     found = verify(journal.path)
@@ -380,3 +387,21 @@ def test_at_never_moves_what_is_already_written(tmp_path: Path) -> None:
     first = journal.append("x", {})
     clock.advance(timedelta(hours=-2))  # wall time may step back; the chain orders, not the clock
     assert journal.append("x", {}).at < first.at and verify(journal.path).ok
+
+
+def test_a_gap_in_the_numbers_is_damage_even_when_every_hash_and_the_head_agree(tmp_path: Path) -> None:
+    journal = a_journal(tmp_path, 3)
+    row = json.loads(lines(journal)[2])
+    row["seq"] = 4
+    row["hash"] = record_hash(row["prev"], {k: v for k, v in row.items() if k != "hash"})
+    put(journal, [*lines(journal)[:2], _line(row)])
+    head_path(journal.path).write_text(json.dumps({"seq": 4, "hash": row["hash"]}))
+    assert verify(journal.path).first_bad == 3
+
+
+def test_a_head_with_the_right_hash_and_the_wrong_number_is_damage(tmp_path: Path) -> None:
+    journal = a_journal(tmp_path, 3)
+    head_path(journal.path).write_text(json.dumps({"seq": 1, "hash": json.loads(lines(journal)[1])["hash"]}))
+    assert not verify(journal.path).ok
+    with pytest.raises(StateCorrupt):
+        journal.append("x", {})

@@ -26,7 +26,8 @@ PRICES = ("entry_price", "stop", "target", "exit_price")
 
 
 def expected_rows(path: Path) -> list[dict[str, str]]:
-    text = gzip.open(path, "rt").read() if path.suffix == ".gz" else path.read_text()
+    content = path.read_bytes()
+    text = (gzip.decompress(content) if path.suffix == ".gz" else content).decode()
     return list(csv.DictReader(io.StringIO(text)))
 
 
@@ -134,8 +135,6 @@ def test_an_indicator_exit_leaves_at_the_next_open_and_stays_open_without_one() 
 def test_a_symbol_that_skips_the_next_session_is_not_entered() -> None:
     series = [*oversold(rising(230, seed=1)), quiet(LAST)]
     days = weekdays(232)
-    from tests.portfolio.market import columns
-
     skipping = columns(series, [*days[:230], days[231]])
     clock = columns([(5.0, 5.0, 5.0, 5.0)] * 232, days)
     panel = Panel.from_bars({"A": skipping, "CLOCK": clock})
