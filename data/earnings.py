@@ -22,7 +22,9 @@ class EarningsFile:
     A symbol whose newest date is over 120 days before `today` is unknown too: its next date is missing.
     """
 
-    def __init__(self, path: Path | None, *, today: date | None = None, universe: Collection[str] | None = None) -> None:
+    def __init__(
+        self, path: Path | None, *, today: date | None = None, universe: Collection[str] | None = None
+    ) -> None:
         self._path = path
         self._today = today
         self._universe = universe
@@ -69,7 +71,8 @@ class EarningsFile:
 
 
 def read_earnings(path: Path) -> dict[Symbol, tuple[date, ...]]:
-    """{} for a missing or empty file. Raises DataError for a line that cannot be read: a lost line is a lost warning."""
+    """{} for a missing or empty file. Raises DataError for a line that cannot be read: a lost line is a lost warning.
+    """
     try:
         raw = path.read_bytes()
     except FileNotFoundError:

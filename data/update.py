@@ -8,7 +8,8 @@ answer is refused as a whole. Bars that cannot be true are not stored; their sym
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, timedelta
 from pathlib import Path
@@ -16,48 +17,54 @@ from typing import Protocol
 
 import numpy as np
 
-from core.bars_io import BarColumns, Dividend, Split
+from core.bars_io import BarColumns, Days, Dividend, Split, from_day, to_day
 from core.clock import Clock
 from core.domain import Symbol
 from core.errors import DataError
 from core.files import write_atomic
 from core.market_calendar import NEW_YORK
+from core.paths import home
 from data.providers.base import (
     DailyProvider,
     DatedRow,
+    FailureKind,
     NotSupported,
     ProviderFailure,
     Row,
+    SessionCalendar,
     bar_problem,
     between,
     columns,
-    day_date,
-    day_number,
-    masked,
 )
 from data.providers.multi_source import MultiSource
+from data.quality import NO_BAR, clean
 from data.vix import VixStore, plausible
 
 Progress = Callable[[int, int, str], None]
 """(done, total, what): for a progress line; called after each vendor answer."""
 
-NO_BAR = "NO_BAR"
-_FLUSH_SESSIONS = 25
+_FLUSH_SESSIONS = 100
 _FLUSH_SYMBOLS = 100
 _ACTION_OVERLAP = timedelta(days=10)  # actions announced late are still found
 _FEWEST_TO_CALL_FROZEN = 5
 _OLD_SESSION_FRACTION = 0.5  # of the newest: fewer names traded years ago
 _RECENT_SESSIONS = 10
 _LAST_CLOSES = "_last_closes.json"
+_CLEARED_TRIES = 3
 
 
 class Store(Protocol):
     """The part of data.store.BarStore that an update needs. Files may vanish between any two calls."""
 
-    def append(self, symbol: Symbol, bars: BarColumns) -> None: ...
-    def last_session(self, symbol: Symbol) -> date | None: ...
+    def append(self, symbol: str, bars: BarColumns) -> object: ...
+    def append_session(self, session: date, rows: Mapping[str, Row]) -> object: ...
+    def last_sessions(self, symbols: Iterable[str]) -> Mapping[str, date]: ...
     def write_actions(self, splits: Sequence[Split], dividends: Sequence[Dividend]) -> None: ...
     def read_actions(self) -> tuple[Sequence[Split], Sequence[Dividend]]: ...
+
+
+class _CacheCleared(Exception):
+    """Files we were about to extend are gone: what was planned no longer fits, plan again."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,6 +110,7 @@ class _Work:
     refused: dict[Symbol, str] = field(default_factory=dict)
     backfilled: list[Symbol] = field(default_factory=list)
     have: set[Symbol] = field(default_factory=set)  # symbols with the newest session
+    actions_seen: bool = False  # the vendor named at least one split or dividend
 
     @property
     def newest(self) -> date:
@@ -114,21 +122,25 @@ def update(
     multi: MultiSource,
     symbols: Collection[Symbol],
     sessions: Sequence[date],
+    calendar: SessionCalendar,
     clock: Clock,
-    *,
-    cache: Path,
     progress: Progress | None = None,
+    *,
+    cache: Path | None = None,
     min_coverage: float = 0.90,
     workers: int = 1,
 ) -> UpdateReport:
-    """Bring the first vendor that can to the last of `sessions` (completed sessions wanted, ascending).
+    """Bring the first vendor that can to the last completed one of `sessions` (those wanted, ascending).
 
     No request is made when a vendor's store already has that session for `min_coverage` of the symbols (0..1).
-    cache : the folder that holds <vendor>/. Raises DataError ALL_PROVIDERS_FAILED; ValueError for empty arguments.
+    cache : the folder that holds <vendor>/, default KOBE_HOME/cache. Raises DataError ALL_PROVIDERS_FAILED, or
+    CACHE_CLEARED when the files keep vanishing; ValueError when there is nothing to update.
     """
-    wanted, days = tuple(sorted(set(symbols))), tuple(sorted(set(sessions)))
+    last = calendar.last_completed(clock.now())
+    wanted, days = tuple(sorted(set(symbols))), tuple(sorted(day for day in set(sessions) if day <= last))
     if not wanted or not days:
-        raise ValueError("update needs symbols and sessions")
+        raise ValueError("update needs symbols and completed sessions")
+    cache = cache if cache is not None else home().cache
     current = _already_current(store_for, multi, wanted, days[-1], min_coverage, cache)
     if current is not None:
         return current
@@ -136,11 +148,12 @@ def update(
     until = clock.now().astimezone(NEW_YORK).date()
 
     def attempt(provider: DailyProvider) -> tuple[_Work, _Plan]:
-        work = _Work(
-            provider, store_for(provider.name), multi, wanted, days, until, min_coverage, cache / provider.name,
-            progress or (lambda done, total, what: None), workers,
+        return _until_stored(
+            lambda: _Work(
+                provider, store_for(provider.name), multi, wanted, days, until, min_coverage, cache / provider.name,
+                progress or (lambda done, total, what: None), workers,
+            )
         )  # fmt: skip
-        return work, _run(work)
 
     provider, (work, plan), failed_before = multi.attempt(attempt)
     vix = _update_vix(multi, provider, cache, days[-1])
@@ -158,6 +171,17 @@ def update(
     )
 
 
+def _until_stored(begin: Callable[[], _Work]) -> tuple[_Work, _Plan]:
+    """The cache may be cleared at any moment, also between fetching and storing: then plan again, a few times."""
+    for _ in range(_CLEARED_TRIES):
+        work = begin()
+        try:
+            return work, _run(work)
+        except _CacheCleared:
+            continue
+    raise DataError("the cache is being cleared again and again", code="CACHE_CLEARED", advice="run again")
+
+
 def _already_current(
     store_for: Callable[[str], Store],
     multi: MultiSource,
@@ -170,7 +194,8 @@ def _already_current(
         if provider.basis != "raw":
             continue
         store = store_for(provider.name)
-        refused = {s: NO_BAR for s in symbols if (last := store.last_session(s)) is None or last < newest}
+        lasts = store.last_sessions(symbols)
+        refused = {s: NO_BAR for s in symbols if (last := lasts.get(s)) is None or last < newest}
         coverage = 1 - len(refused) / len(symbols)
         if coverage >= min_coverage:
             return UpdateReport(
@@ -186,8 +211,10 @@ def _run(work: _Work) -> _Plan:
         raise DataError(f"{work.provider.name} has adjusted prices, the store holds raw ones", code="ADJUSTED_BASIS")
     plan = _plan(work)
     if not work.provider.actions_with_bars:
-        _fetch_actions(work, _actions_since(work, plan))
-    if len(plan.missing) + len(plan.lagging) <= len(plan.behind):
+        # Those with a hole may be dead for ever: they do not make every day's question a long one.
+        bulk = set(plan.behind) - set(plan.lagging) if plan.missing else plan.behind
+        _fetch_actions(work, _actions_since(work, plan.lasts, bulk))
+    if plan.missing and not work.provider.shared_requests:
         try:
             _grouped(work, plan)
         except NotSupported:
@@ -199,28 +226,34 @@ def _run(work: _Work) -> _Plan:
 
 
 def _plan(work: _Work) -> _Plan:
-    """The bulk is the half of the symbols that are furthest: what they lack is fetched for all at once."""
-    lasts = {symbol: work.store.last_session(symbol) for symbol in work.symbols}
+    """Choose how many sessions to fetch for all at once, so that these and the one-by-one rest are fewest requests.
+
+    A candidate is the newest session of some symbol: what is after it is fetched grouped, and each symbol with a hole
+    before it alone. The newest session itself as candidate means: everything one by one.
+    """
+    known = work.store.last_sessions(work.symbols)
+    lasts: dict[Symbol, date | None] = {symbol: known.get(symbol) for symbol in work.symbols}
     behind = tuple(s for s, last in lasts.items() if last is None or last < work.newest)
     work.have.update(set(work.symbols) - set(behind))
-    furthest = sorted((last for last in lasts.values() if last is not None), reverse=True)
-    half = (len(work.symbols) + 1) // 2
-    frontier = furthest[half - 1] if len(furthest) >= half else None
-    if frontier is None:
-        return _Plan(lasts, behind, work.sessions, ())
-    # When most are current (but fewer than asked), the rest is fetched one by one.
-    missing = tuple(session for session in work.sessions if session > frontier)
-    lagging = tuple(s for s in behind if (last := lasts[s]) is None or last < frontier)
+    ends = sorted(last for last in lasts.values() if last is not None)
+    best_cost, best = len(behind), work.newest
+    for frontier in sorted({*(min(end, work.newest) for end in ends), date.min}):
+        first = bisect_right(work.sessions, frontier)
+        holes = 0 if frontier == date.min else len(work.symbols) - len(ends) + bisect_left(ends, frontier)
+        cost = len(work.sessions) - first + holes
+        if cost < best_cost or (cost == best_cost and best == work.newest):
+            best_cost, best = cost, frontier
+    missing = tuple(session for session in work.sessions if session > best)
+    lagging = tuple(s for s in behind if best != date.min and ((last := lasts[s]) is None or last < best))
     return _Plan(lasts, behind, missing, lagging)
 
 
-def _actions_since(work: _Work, plan: _Plan) -> date:
-    """Everything when a symbol is new or nothing is stored yet; else a few days before the first missing session."""
-    splits, dividends = work.store.read_actions()
-    starts = [last for symbol in plan.behind if (last := plan.lasts[symbol]) is not None]
-    if len(starts) < len(plan.behind) or not (splits or dividends):
+def _actions_since(work: _Work, lasts: Mapping[Symbol, date | None], names: Collection[Symbol]) -> date:
+    """Everything when one of `names` is new or nothing is stored yet; else from a few days before they end."""
+    ends = [last for name in names if (last := lasts[name]) is not None]
+    if not ends or len(ends) < len(names) or not any(work.store.read_actions()):
         return work.sessions[0]
-    return max(work.sessions[0], min(starts) - _ACTION_OVERLAP)
+    return max(work.sessions[0], min(ends) - _ACTION_OVERLAP)
 
 
 def _fetch_actions(work: _Work, since: date) -> None:
@@ -229,18 +262,19 @@ def _fetch_actions(work: _Work, since: date) -> None:
     work.progress(1, 2, "splits")
     dividends = multi.ask(provider, lambda: provider.dividends(since, work.until, work.symbols))
     work.progress(2, 2, "dividends")
-    _write_actions(work.store, splits, dividends)
+    _write_actions(work, splits, dividends)
 
 
-def _write_actions(store: Store, splits: Sequence[Split], dividends: Sequence[Dividend]) -> None:
-    """Merge by symbol and ex-date; the newer word wins. Nothing is written when nothing is new."""
-    old_splits, old_dividends = store.read_actions()
-    all_splits = {(row.symbol, row.ex_date): row for row in (*old_splits, *splits)}
-    all_dividends = {(row.symbol, row.ex_date): row for row in (*old_dividends, *dividends)}
-    if splits or dividends:
-        store.write_actions(
-            [all_splits[key] for key in sorted(all_splits)], [all_dividends[key] for key in sorted(all_dividends)]
-        )
+def _write_actions(work: _Work, splits: Sequence[Split], dividends: Sequence[Dividend]) -> None:
+    """Add what is not known yet by symbol and ex-date: a second word on the same action is not a second action."""
+    old_splits, old_dividends = work.store.read_actions()
+    split_keys = {(row.symbol, row.ex_date) for row in old_splits}
+    dividend_keys = {(row.symbol, row.ex_date) for row in old_dividends}
+    new_splits = [row for row in splits if (row.symbol, row.ex_date) not in split_keys]
+    new_dividends = [row for row in dividends if (row.symbol, row.ex_date) not in dividend_keys]
+    if new_splits or new_dividends:
+        work.store.write_actions(new_splits, new_dividends)
+    work.actions_seen = work.actions_seen or bool(splits or dividends)
 
 
 # ---------------------------------------------------------------- grouped
@@ -265,16 +299,17 @@ def _grouped(work: _Work, plan: _Plan) -> None:
             if symbol in needed - alone and (last is None or session > last):
                 pending.setdefault(symbol, []).append((session, *row))
         if place % _FLUSH_SESSIONS == 0:
-            _flush(work, pending)
+            _flush(work, plan.lasts, pending)
             pending = {}
-    _flush(work, pending)
+    _flush(work, plan.lasts, pending)
     for symbol in plan.behind:
-        if symbol not in answer and plan.missing:
+        if symbol not in answer:
             work.refused.setdefault(symbol, NO_BAR)  # not traded: do not ask again one by one
     again = tuple(s for s in plan.lagging if s not in work.refused)
+    if again and not work.provider.actions_with_bars:
+        _fetch_actions(work, _actions_since(work, plan.lasts, again))
     _one_by_one(work, plan.lasts, again)
-    if plan.missing:
-        _remember_closes(work, closes)
+    _remember_closes(work, closes)
 
 
 def _good_rows(work: _Work, session: date, answer: Mapping[Symbol, Row]) -> dict[Symbol, Row]:
@@ -299,7 +334,7 @@ def _require_rows(work: _Work, session: date, rows: int, counts: list[int], *, r
         least = _OLD_SESSION_FRACTION * max(counts)
     if rows < least:
         raise DataError(
-            f"{work.provider.name}: {rows} usable bars for {session}, at least {least:.0f} of {len(work.symbols)} expected",
+            f"{work.provider.name}: {rows} usable bars for {session}, at least {least:.0f} expected",
             code="DATA_PARTIAL",
         )
 
@@ -312,78 +347,87 @@ def _refuse_frozen(work: _Work, session: date, before: Mapping[Symbol, float], n
         )
 
 
-def _flush(work: _Work, pending: Mapping[Symbol, list[DatedRow]]) -> None:
-    for symbol, rows in pending.items():
-        _append(work, symbol, columns(rows))
+def _flush(work: _Work, lasts: Mapping[Symbol, date | None], pending: Mapping[Symbol, list[DatedRow]]) -> None:
+    """Store sessions fetched for all. Most days that is one session, and then one write for all symbols."""
+    _require_files(work, [symbol for symbol in pending if lasts[symbol] is not None])
+    days = {row[0] for rows in pending.values() for row in rows}
+    if len(days) == 1:
+        work.store.append_session(days.pop(), {symbol: rows[0][1:] for symbol, rows in pending.items()})
+    else:
+        for symbol, rows in pending.items():
+            work.store.append(symbol, columns(rows))
+    work.have.update(symbol for symbol, rows in pending.items() if rows[-1][0] == work.newest)
 
 
-def _append(work: _Work, symbol: Symbol, bars: BarColumns) -> None:
-    work.store.append(symbol, bars)
-    if bars.dates.size and day_date(int(bars.dates[-1])) == work.newest:
-        work.have.add(symbol)
+def _require_files(work: _Work, symbols: Collection[Symbol]) -> None:
+    """A series begun in the middle of its history would look complete for ever: extend only what is still there."""
+    if len(work.store.last_sessions(symbols)) < len(symbols):
+        raise _CacheCleared
 
 
 # ---------------------------------------------------------------- one by one
 def _one_by_one(work: _Work, lasts: Mapping[Symbol, date | None], symbols: tuple[Symbol, ...]) -> None:
     """Each symbol from its own last session on. Symbols with the same start share requests where the vendor can."""
+    starts = _starts(work, lasts, symbols)
+    # A short update is judged as a whole before any of it is stored.
+    short = all((work.newest - start).days <= _RECENT_SESSIONS for start in starts)
+    chunk: dict[Symbol, BarColumns] = {}
+    for done, (symbol, bars) in enumerate(_answers(work, starts), start=1):
+        work.progress(done, len(symbols), f"symbol {symbol}")
+        last = lasts[symbol]
+        if bars is not None:
+            chunk[symbol] = bars if last is None else bars.rows(bars.dates > to_day(last))
+        if len(chunk) >= _FLUSH_SYMBOLS and not short:
+            _store_chunk(work, lasts, chunk)
+            chunk = {}
+    if short and len(symbols) > len(work.symbols) // 2:
+        _judge(work, chunk)
+    _store_chunk(work, lasts, chunk)
+
+
+def _starts(
+    work: _Work, lasts: Mapping[Symbol, date | None], symbols: tuple[Symbol, ...]
+) -> dict[date, list[Symbol]]:
     starts: dict[date, list[Symbol]] = {}
     for symbol in symbols:
         last = lasts[symbol]
         start = work.sessions[0] if last is None else max(work.sessions[0], last + timedelta(days=1))
         starts.setdefault(start, []).append(symbol)
-    done, chunk = 0, dict[Symbol, BarColumns]()
-    short = all((work.newest - start).days <= _RECENT_SESSIONS for start in starts)
-    for symbol, bars in _answers(work, starts):
-        done += 1
-        work.progress(done, len(symbols), f"symbol {symbol}")
-        if bars is not None:
-            chunk[symbol] = bars
-        if len(chunk) >= _FLUSH_SYMBOLS and not short:  # a short update is judged as a whole before any of it is stored
-            _store_chunk(work, chunk)
-            chunk = {}
-    if short and len(symbols) > len(work.symbols) // 2:
-        _judge(work, chunk)
-    _store_chunk(work, chunk)
+    if work.provider.shared_requests and len(starts) > 2:  # the many, and all others together from the earliest on
+        most = max(starts, key=lambda day: (len(starts[day]), day))
+        rest = {day: names for day, names in starts.items() if day != most}
+        starts = {most: starts[most], min(rest): [symbol for names in rest.values() for symbol in names]}
+    return starts
 
 
 def _answers(work: _Work, starts: Mapping[date, list[Symbol]]) -> Iterator[tuple[Symbol, BarColumns | None]]:
-    wanted = {day_number(session) for session in work.sessions}
+    known = np.array([to_day(session) for session in work.sessions], dtype=np.int32)
     for start, names in sorted(starts.items()):
         try:
             for symbol, answer in work.provider.bars_many(names, start, work.newest, workers=work.workers):
                 failure = answer if isinstance(answer, ProviderFailure) else None
                 work.multi.note(work.provider, failure)
                 if isinstance(answer, ProviderFailure):
-                    work.refused[symbol] = NO_BAR if answer.kind == "unknown_symbol" else answer.code
+                    unknown = answer.kind is FailureKind.UNKNOWN_SYMBOL
+                    work.refused[symbol] = NO_BAR if unknown else answer.code
                     yield symbol, None
                 else:
-                    yield symbol, _good_bars(work, symbol, answer, wanted)
+                    yield symbol, _good_bars(work, symbol, answer, known)
         except ProviderFailure as failure:
             work.multi.note(work.provider, failure)
             raise
 
 
-def _good_bars(work: _Work, symbol: Symbol, bars: BarColumns, wanted: set[int]) -> BarColumns:
+def _good_bars(work: _Work, symbol: Symbol, bars: BarColumns, known: Days) -> BarColumns:
     """Bars of wanted sessions that can be true. A symbol whose newest bar is missing or broken is refused today."""
-    inside = between(bars, day_number(work.sessions[0]), day_number(work.newest))
-    problems = [
-        bar_problem(row)
-        for row in zip(
-            *(column.tolist() for column in (inside.open, inside.high, inside.low, inside.close, inside.volume)),
-            strict=True,
-        )
-    ]
-    keep = [p is None and int(d) in wanted for p, d in zip(problems, inside.dates, strict=True)]
-    newest = day_number(work.newest)
-    if not inside.dates.size or inside.dates[-1] != newest:
-        work.refused[symbol] = NO_BAR
-    elif problems[-1] is not None:
-        work.refused[symbol] = problems[-1]
-    return masked(inside, np.array(keep, dtype=np.bool_))
+    kept, flags = clean(between(bars, int(known[0]), int(known[-1])), known, work.newest)
+    if not len(kept) or int(kept.dates[-1]) != int(known[-1]):
+        work.refused[symbol] = next((flag.code for flag in flags if flag.session == work.newest), NO_BAR)
+    return kept
 
 
 def _judge(work: _Work, chunk: Mapping[Symbol, BarColumns]) -> None:
-    newest = day_number(work.newest)
+    newest = to_day(work.newest)
     fresh = {s: float(b.close[-1]) for s, b in chunk.items() if b.dates.size and int(b.dates[-1]) == newest}
     covered = len(work.have | set(fresh))
     if covered < work.min_coverage * len(work.symbols):
@@ -394,19 +438,28 @@ def _judge(work: _Work, chunk: Mapping[Symbol, BarColumns]) -> None:
     _remember_closes(work, fresh)
 
 
-def _store_chunk(work: _Work, chunk: Mapping[Symbol, BarColumns]) -> None:
+def _store_chunk(work: _Work, lasts: Mapping[Symbol, date | None], chunk: Mapping[Symbol, BarColumns]) -> None:
     if work.provider.actions_with_bars and chunk:
         since, names = work.sessions[0], tuple(chunk)
         splits = work.provider.splits(since, work.until, names)
-        _write_actions(work.store, splits, work.provider.dividends(since, work.until, names))
+        _write_actions(work, splits, work.provider.dividends(since, work.until, names))
+    _require_files(work, [symbol for symbol in chunk if lasts[symbol] is not None])
     for symbol, bars in chunk.items():
-        if bars.dates.size:
-            _append(work, symbol, bars)
-            work.backfilled.append(symbol)
+        if not len(bars):
+            continue
+        work.store.append(symbol, bars)
+        work.backfilled.append(symbol)
+        if from_day(int(bars.dates[-1])) == work.newest:
+            work.have.add(symbol)
 
 
 def _require_coverage(work: _Work) -> None:
-    """What the vendor delivered, together with what was there, must cover the universe."""
+    """What the vendor delivered, together with what was there, must cover the universe, and still be on disk."""
+    stored = work.store.last_sessions(work.have)
+    if any((last := stored.get(symbol)) is None or last < work.newest for symbol in work.have):
+        raise _CacheCleared
+    if work.actions_seen and not any(work.store.read_actions()):
+        raise _CacheCleared
     if len(work.have) < work.min_coverage * len(work.symbols):
         raise DataError(
             f"{work.provider.name}: {len(work.have)} of {len(work.symbols)} symbols have {work.newest}",
@@ -432,7 +485,7 @@ def _remember_closes(work: _Work, closes: Mapping[Symbol, float]) -> None:
 
 
 def _update_vix(multi: MultiSource, source: DailyProvider, cache: Path, session: date) -> float | None:
-    """Ask the vendor of the bars first, then the others; None when nobody says. A failure here refuses nothing by itself."""
+    """Ask the vendor of the bars first, then the others; None when nobody says, and that refuses nothing by itself."""
     store = VixStore(cache, source.name)
     known = store.level(session)
     if known is not None:
@@ -441,10 +494,13 @@ def _update_vix(multi: MultiSource, source: DailyProvider, cache: Path, session:
         try:
             level = plausible(provider.vix_close(session))
         except ProviderFailure as failure:
-            if failure.kind != "not_entitled":  # a plan without indices is a normal state, not a failing vendor
+            if failure.kind is not FailureKind.NOT_ENTITLED:  # a plan without indices is a normal state
                 multi.note(provider, failure)
             continue
         if level is not None:
+            multi.note(provider, None)
+            multi.flush()
             store.put(session, level, provider.name)
             return level
+    multi.flush()
     return None

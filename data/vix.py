@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import csv
 import math
 from datetime import date
 from pathlib import Path
 
+from core.errors import DataError
 from core.files import locked, write_atomic
 
 FILE = "_VIX.csv"
@@ -55,6 +57,23 @@ class VixStore:
             except (ValueError, IndexError):
                 continue
         return known
+
+
+def read_vix_csv(path: Path) -> dict[date, float]:
+    """VIX closes of a `date,…,close` file; lines without a plausible close are left out. DataError: unreadable."""
+    try:
+        rows = list(csv.DictReader(path.read_text("utf-8-sig").splitlines()))
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: cannot be read: {error}", code="VIX_UNREADABLE") from error
+    known: dict[date, float] = {}
+    for row in rows:
+        try:
+            level = plausible(float(row["close"]))
+            if level is not None:
+                known[date.fromisoformat(row["date"])] = level
+        except (KeyError, TypeError, ValueError):
+            continue
+    return known
 
 
 def cached_level(cache: Path, session: date, *, simulated_too: bool) -> float | None:

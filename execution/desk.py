@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from core.journal import Journal
 
 POLL_S = 0.25
+_SEEN_KINDS = frozenset({"order_intended", "order_filled", "order_closed", "order_rejected", "order_unknown"})
 SETTLE_LAG_S = 10.0
 """How long a missing look-up proves nothing: the broker's own visibility lag is undocumented, 10 s to 30 s is sane."""
 
@@ -105,6 +106,7 @@ class Desk:
         self._lock_path, self._cancel_after_s, self._lag_s = lock_path, cancel_after_s, settle_lag_s
         self._tail, self._fold = JournalTail(journal), Fold()
         self._ledger = self._fold.ledger()
+        self._seen: list[tuple[int, str]] = []
 
     @classmethod
     def from_settings(
@@ -123,12 +125,20 @@ class Desk:
         try:
             for record in new:
                 self._fold.add(record)
+                cid = record.body.get("client_order_id")
+                if cid is not None and record.kind in _SEEN_KINDS:
+                    self._seen.append((record.seq, cid))
         except StateCorrupt:
             self._tail, self._fold = JournalTail(self.journal), Fold()  # half a fold must never be believed
             raise
         if new:
             self._ledger = self._fold.ledger()
         return self._ledger
+
+    def touched_since(self, seq: int) -> frozenset[str]:
+        """Client order ids that the journal tells something of after record `seq`."""
+        self.ledger()
+        return frozenset(cid for at, cid in self._seen if at > seq)
 
     # -- sending ------------------------------------------------------------------------------------------------
 

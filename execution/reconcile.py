@@ -189,5 +189,5 @@ def force_sync(
     for symbol, code in sorted(ledger.locked.items()):
         if code == "BREAK":
             journal.append("symbol_unlocked", {"symbol": str(symbol), "code": "SYNCED"})
-    store.set_positions(whole)
+    store.set_positions({symbol: positions[symbol] for symbol in whole})
     return whole

@@ -29,3 +29,14 @@ class KillSwitch:
         except OSError:
             return True
         return True
+
+
+class LatchedHalt:
+    """Once active, active for the life of this process: removing the file does not by itself resume trading (P41)."""
+
+    def __init__(self, inner: KillSwitch) -> None:
+        self._inner, self._seen = inner, False
+
+    def is_active(self) -> bool:
+        self._seen = self._seen or self._inner.is_active()
+        return self._seen

@@ -26,7 +26,7 @@ from core.env import load_dotenv
 from core.errors import DataError, UsageError
 from core.files import write_atomic
 from core.panel import Panel
-from core.paths import home
+from core.paths import REPO_ROOT, home
 from portfolio.backtest.engine import Trade, signal_level_trades, write_trade_list
 
 
@@ -66,10 +66,8 @@ def checked(args: argparse.Namespace) -> argparse.Namespace:
 def universe_symbols(path: pathlib.Path | None) -> Sequence[Symbol]:
     from data.universe import load_universe
 
-    settings = load_settings()
-    if path is not None:
-        return load_universe(path, default=False, settings=settings).symbols
-    return load_universe(None, default=True, settings=settings).symbols
+    chosen = path or REPO_ROOT / load_settings().universe.path
+    return load_universe(chosen, default=False).symbols
 
 
 def load_bars(args: argparse.Namespace) -> Loaded:
@@ -95,7 +93,7 @@ def load_store(wanted: Sequence[Symbol]) -> Loaded:
         store = BarStore(home().cache, str(source))
         symbols = sorted(set(store.symbols()) & set(wanted))
         if symbols:
-            panel = store.load_panel(symbols, store.read_actions(), date(2200, 1, 1))
+            panel = store.load_panel(symbols, date(2200, 1, 1))
             return Loaded(panel, str(source), simulated=source == "simulated")
     raise DataError(
         f"the bar store {home().cache} has no bars of the {len(wanted)} wanted symbols",

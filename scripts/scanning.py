@@ -8,16 +8,18 @@ import io
 import json
 from dataclasses import dataclass
 from datetime import date
+from decimal import Decimal
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from core import cli, logs
 from core.files import locked, write_atomic
 from scripts import wiring
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Mapping
 
+    from core.domain import Symbol
     from data.universe import Universe
     from portfolio.scan import ScanResult
 
@@ -61,7 +63,8 @@ def run(
     *,
     top3: bool = False,
     deterministic: bool = False,
-    held: Collection[Any] = (),
+    held: Mapping[Symbol, Decimal] | None = None,
+    taken: Collection[str] = (),
 ) -> ScanResult:
     """The pure funnel over the data. Deterministic: as_of is the morning after the session, whatever the clock says."""
     from core.market_calendar import parse_as_of
@@ -71,16 +74,16 @@ def run(
     return run_scan(
         panel=data.panel, session=data.session, as_of=as_of, symbols=universe.symbols, sectors=universe.sectors,
         vix=data.vix, earnings=wiring.earnings_calendar(context), scorer=None, reviewer=None,
-        settings=context.settings, params=context.params, on_unknown_earnings=context.entries_on_unknown_earnings,
-        top3=top3, data_source=data.source, simulated=data.simulated, snapshot_sha256=data.snapshot_sha256,
-        quarantined=data.quarantined, held=tuple(held), calendar=context.calendar,
+        settings=context.settings, params=context.params, mode=context.mode, top3=top3, data_source=data.source,
+        simulated=data.simulated, snapshot_sha256=data.snapshot_sha256, quarantined=data.quarantined, held=held,
+        taken=taken, calendar=context.calendar,
     )  # fmt: skip
 
 
 def record(context: wiring.Context, result: ScanResult) -> None:
     """Append to logs/daily_picks.csv and keep every verdict; one event per scan."""
     append_picks(context.home.logs / "daily_picks.csv", result)
-    lines = "".join(json.dumps(v, sort_keys=True) + "\n" for v in result.verdict_rows())
+    lines = "".join(json.dumps(v, sort_keys=True) + "\n" for v in (verdict.to_json() for verdict in result.verdicts))
     write_atomic(verdict_file(context.home.logs, result.session), lines.encode(), durable=False)
     logs.event(
         "scan_completed", session=result.session.isoformat(), considered=result.considered, picks=len(result.picks),

@@ -31,7 +31,7 @@ def main() -> int:
     from core.market.real import open_bars_market
     from core.market.simulated import SimulatedMarket
     from core.market_calendar import market_calendar
-    from core.paths import home
+    from core.paths import REPO_ROOT, home
     from execution.venue.server import EmbeddedVenue
 
     settings = load_settings()
@@ -39,9 +39,9 @@ def main() -> int:
     if arguments.market == "simulated":
         from data.universe import load_universe
 
-        universe = load_universe(Path(settings.universe.path), default=True)
+        universe = load_universe(REPO_ROOT / settings.universe.path, default=False)
         market: Market = SimulatedMarket(
-            settings.venue.seed, calendar, dict(universe.sectors), cache=home().cache / "simulated"
+            settings.venue.seed, calendar, dict(universe.sectors), cache=home().cache / "market"
         )
     else:
         market = open_bars_market(Path(arguments.market))

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import hashlib
+import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -33,13 +34,15 @@ if TYPE_CHECKING:
     from core.journal import Journal
     from core.market.base import Market
     from core.panel import Panel
+    from core.ports import Halt
+    from data.providers.base import DailyProvider
+    from data.providers.multi_source import MultiSource
     from data.store import BarStore
     from data.universe import Universe
     from execution.alpaca_broker import AlpacaBroker
     from execution.venue.server import EmbeddedVenue
 
 VENUE_KEY_ID, VENUE_SECRET = "embedded", "embedded"
-SIMULATED_LINE = "SIMULATED: embedded venue, no real money, no real orders"
 
 
 @dataclass
@@ -60,6 +63,8 @@ class Context:
     venue: EmbeddedVenue | None = None
     market: Market | None = None
     notes: list[str] = field(default_factory=list)
+    stores: dict[str, BarStore] = field(default_factory=dict)
+    multi: MultiSource | None = None
 
     @property
     def real_broker(self) -> bool:
@@ -75,16 +80,6 @@ class Context:
         if self.market_spec == "simulated":
             return "simulated"
         return "market-" + hashlib.sha256(str(Path(self.market_spec).resolve()).encode()).hexdigest()[:10]
-
-    @property
-    def entries_on_unknown_earnings(self) -> str:
-        chosen = self.settings.filters.earnings.on_unknown
-        return chosen or ("refuse" if self.mode is Mode.LIVE else "warn")
-
-
-def add_market_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--dotenv", type=Path, help="another .env file")
-    parser.add_argument("--json", action="store_true", help="one line of JSON on stdout")
 
 
 def open_context(
@@ -123,15 +118,14 @@ def load_universe_for(context: Context, path: Path | None, cap: int | None) -> U
     from portfolio.state_manager import StateManager
 
     manager = StateManager(context.home)
-    last: Sequence[str] | None = None
-    if default:
-        last = manager.get_last_universe() or None
+    last: Sequence[str] | None = manager.read("universe_last")["symbols"] if default else None
     universe = load_universe(
         chosen, default=default, min_rows=context.settings.universe.min_rows,
         max_change_fraction=context.settings.universe.max_change_pct, last=last,
     )  # fmt: skip
     if default and list(universe.symbols) != list(last or ()):
-        manager.set_last_universe(list(universe.symbols))
+        now = {"symbols": list(universe.symbols), "sha256": universe.sha256}
+        manager.update("universe_last", lambda before: {**before, **now})
     for warning in universe.warnings:
         logs.event("universe_warning", detail=warning)
     if cap is not None and cap > len(universe.symbols) and default:
@@ -143,9 +137,7 @@ def universe_of_bars(context: Context, bars: Mapping[str, BarColumns], cap: int 
     """With --bars and no --universe the file is the universe; sectors come from the default list where it has them."""
     from data.universe import Universe, load_universe
 
-    known = load_universe(
-        REPO_ROOT / context.settings.universe.path, default=False, min_rows=0, max_change_fraction=1.0, last=None
-    ).sectors
+    known = load_universe(REPO_ROOT / context.settings.universe.path, default=False).sectors
     symbols = tuple(Symbol(s) for s in sorted(bars))
     digest = hashlib.sha256("\n".join(symbols).encode()).hexdigest()
     universe = Universe(symbols=symbols, sectors={s: known.get(s) for s in symbols}, sha256=digest, warnings=())
@@ -162,7 +154,7 @@ class MarketData:
     simulated: bool
     snapshot_sha256: str
     vix: float | None
-    quarantined: Mapping[str, str]
+    quarantined: Mapping[Symbol, str]
 
 
 def data_from_bars(context: Context, path: Path, universe: Universe | None, cap: int | None) -> tuple[MarketData, Universe]:
@@ -180,8 +172,9 @@ def data_from_bars(context: Context, path: Path, universe: Universe | None, cap:
     refuse_stale(panel, session, kept, floor=0.0, what=str(path))
     vix = vix_beside(path, session)
     if vix is None and context.keys.polygon:
-        vix = multi_source(context).vix_close(session)
-    data = MarketData(panel, session, f"bars:{path.name}", False, snapshot_sha256(panel), vix, quarantined)
+        vix = vendor_vix(context, session)
+    out = {Symbol(s): code for s, code in quarantined.items()}
+    data = MarketData(panel, session, f"bars:{path.name}", False, snapshot_sha256(panel), vix, out)
     return data, chosen
 
 
@@ -195,10 +188,20 @@ def refuse_stale(panel: Panel, session: date, symbols: Mapping[str, Any], *, flo
         )  # fmt: skip
 
 
+def vendor_vix(context: Context, session: date) -> float | None:
+    """The first vendor that knows the VIX close of this session."""
+    multi = multi_source(context)
+    for provider in multi.providers:
+        with contextlib.suppress(DataError):
+            level = multi.ask(provider, lambda p=provider: p.vix_close(session))  # type: ignore[misc]
+            if level is not None:
+                return float(level)
+    return None
+
+
 def vix_beside(path: Path, session: date) -> float | None:
     """VIX close from `vix_daily.csv` (date,open,high,low,close) in or beside the bars; unknown stays None."""
-    folder = path if path.is_dir() else path.parent
-    file = folder / "vix_daily.csv"
+    file = (path if path.is_dir() else path.parent) / "vix_daily.csv"
     if not file.is_file():
         return None
     from data.vix import read_vix_csv
@@ -209,41 +212,65 @@ def vix_beside(path: Path, session: date) -> float | None:
 def store_for(context: Context, source: str) -> BarStore:
     from data.store import BarStore
 
-    return BarStore(context.home.cache, source)
+    if source not in context.stores:
+        context.stores[source] = BarStore(context.home.cache, source)
+    return context.stores[source]
 
 
-def multi_source(context: Context) -> Any:
+def multi_source(context: Context) -> MultiSource:
     """The ordered providers of this run: the embedded venue alone, or the real ones in the settings' order."""
-    from data.providers.multi_source import build_multi_source
+    from data.providers.multi_source import MultiSource, ProviderStats
 
+    if context.multi is None:
+        stats = ProviderStats(context.home.state / "provider_stats.json", context.clock)
+        context.multi = MultiSource(_providers(context), stats, context.clock)
+    return context.multi
+
+
+def _providers(context: Context) -> list[DailyProvider]:
+    data, calendar, clock = context.settings.data, context.calendar, context.clock
+    bounds = {"timeout_s": data.request_timeout_s, "deadline_s": data.request_deadline_s, "calendar": calendar}
     if not context.real_data:
-        venue = ensure_venue(context)
-        return build_multi_source(
-            context.settings, context.clock, context.calendar, context.home,
-            simulated=(context.source_name, venue.base_url, VENUE_KEY_ID),
-        )  # fmt: skip
-    return build_multi_source(
-        context.settings, context.clock, context.calendar, context.home, keys=context.keys, endpoints=context.endpoints
-    )
+        from data.providers.simulated import SimulatedProvider
+
+        return [SimulatedProvider(ensure_venue(context).base_url, clock, name=context.source_name, **bounds)]
+    found: list[DailyProvider] = []
+    for name in data.providers:
+        if name == "polygon" and context.keys.polygon:
+            from data.providers.polygon_eod import PolygonProvider
+
+            rpm = data.polygon_requests_per_minute
+            found.append(PolygonProvider(context.keys.polygon, context.endpoints.polygon, clock, rpm=rpm, **bounds))
+        elif name == "alpaca" and context.keys.alpaca_id and context.keys.alpaca_secret:
+            from data.providers.alpaca_eod import AlpacaProvider
+
+            ids = (context.keys.alpaca_id, context.keys.alpaca_secret)
+            found.append(AlpacaProvider(*ids, context.endpoints.alpaca_data, clock, **bounds))
+        elif name == "yfinance":
+            from data.providers.yfinance_eod import YFinanceProvider
+
+            found.append(YFinanceProvider(clock, timeout_s=data.request_timeout_s, calendar=calendar))
+    return found
 
 
 def data_from_store(context: Context, universe: Universe, progress: Any = None) -> MarketData:
     """The store, brought up to the last completed session first when it lags. Warm, no vendor is even imported."""
     session = context.calendar.last_completed(context.clock.now())
-    names = [context.source_name] if not context.real_data else list(context.settings.data.providers)
-    for name in names:
+    for name in [context.source_name] if not context.real_data else list(context.settings.data.providers):
         found = _fresh(context, name, universe, session)
-        if found is not None:
+        if found is not None and found.vix is not None:
             return found
     from data.update import update
 
-    sessions = context.calendar.sessions_between(
-        context.calendar.offset(session, -context.settings.data.history_sessions + 1), session
-    )
+    first = context.calendar.offset(session, 1 - context.settings.data.history_sessions)
     report = update(
-        lambda source: store_for(context, source), multi_source(context), universe.symbols, sessions,
-        context.calendar, context.clock, progress, min_coverage=context.settings.data.min_coverage_pct,
+        lambda source: store_for(context, source), multi_source(context), universe.symbols,
+        context.calendar.sessions_between(first, session), context.clock, cache=context.home.cache, progress=progress,
+        min_coverage=context.settings.data.min_coverage_pct, workers=context.settings.data.backfill_workers,
     )  # fmt: skip
+    for failure in report.failed_before:
+        logs.event("provider_fallback", code="PROVIDER_FALLBACK", detail=failure)
+        logs.count("provider_fallbacks")
     found = _fresh(context, report.source, universe, session, refused=report.refused)
     if found is None:
         raise DataError(
@@ -254,26 +281,22 @@ def data_from_store(context: Context, universe: Universe, progress: Any = None) 
 
 
 def _fresh(
-    context: Context, source: str, universe: Universe, session: date, refused: Mapping[str, str] | None = None
+    context: Context, source: str, universe: Universe, session: date, refused: Mapping[Symbol, str] | None = None
 ) -> MarketData | None:
-    """The store's panel when it holds the session for enough symbols and the VIX was asked for; else None."""
+    """The store's panel when it holds the session for enough symbols; else None."""
     from core.panel import snapshot_sha256
     from data.vix import VixStore
 
     store = store_for(context, source)
     if not store.exists():
         return None
-    panel = store.load_panel(list(universe.symbols), session)
+    panel = store.load_panel(universe.symbols, session)
     if panel.symbols_with(session) < context.settings.data.min_coverage_pct * len(universe.symbols):
         return None
-    vix = VixStore(context.home.cache, source)
-    if refused is None and not vix.asked(session):
-        return None
-    simulated = source == "simulated"
-    return MarketData(
-        panel, session, source, simulated, snapshot_sha256(panel), vix.level(session),
-        dict(store.quarantined()) | dict(refused or {}),
-    )  # fmt: skip
+    out = {Symbol(s): code for s, code in store.quarantined(session).items()} | dict(refused or {})
+    simulated = source == context.source_name and not context.real_data
+    vix = VixStore(context.home.cache, source).level(session)
+    return MarketData(panel, session, source, simulated, snapshot_sha256(panel), vix, out)
 
 
 # ---------------------------------------------------------------- the embedded venue
@@ -283,52 +306,52 @@ def build_market(context: Context, universe: Universe | None = None) -> Market:
         from core.market.simulated import SimulatedMarket
         from data.universe import load_universe
 
-        listed = load_universe(
-            REPO_ROOT / context.settings.universe.path, default=False, min_rows=0, max_change_fraction=1.0, last=None
+        listed = load_universe(REPO_ROOT / context.settings.universe.path, default=False)
+        return SimulatedMarket(
+            context.settings.venue.seed, context.calendar, dict(listed.sectors), cache=context.home.cache / "market"
         )
-        sectors = {s: listed.sectors.get(s) for s in listed.symbols}
-        return SimulatedMarket(context.settings.venue.seed, context.calendar, sectors)
-    from core.bars_io import read_bars
-    from core.market.real import BarsMarket
-    from data.vix import read_vix_csv
+    from core.market.real import open_bars_market
 
     path = Path(context.market_spec)
     if not path.exists():
         raise UsageError(f"--market {path}: no such file or folder", code="MARKET_MISSING")
-    bars = read_bars(path, set(universe.symbols) if universe is not None else None)
-    folder = path if path.is_dir() else path.parent
-    vix = read_vix_csv(folder / "vix_daily.csv") if (folder / "vix_daily.csv").is_file() else None
-    return BarsMarket(bars, vix=vix, sectors={}, calendar=context.calendar, name=path.name)
+    return open_bars_market(path)
 
 
-def ensure_venue(context: Context, universe: Universe | None = None) -> EmbeddedVenue:
+def ensure_venue(context: Context) -> EmbeddedVenue:
     """Start the embedded venue in this process, once, on the account file of this home."""
     if context.venue is None:
         from execution.venue.server import EmbeddedVenue
 
-        context.market = context.market or build_market(context, universe)
+        context.market = context.market or build_market(context)
         venue = context.settings.venue
+        context.home.state.mkdir(parents=True, exist_ok=True)
         context.venue = EmbeddedVenue(
             context.market, context.clock, context.home.state / "venue.sqlite", calendar=context.calendar,
             fills=context.fills or venue.fills, starting_cash=venue.starting_cash_usd, spread_bps=venue.spread_bps,
-            market_spec=context.market_spec,
         )  # fmt: skip
         context.venue.start()
     return context.venue
 
 
+def replay_file(context: Context) -> Path:
+    """Marks a home whose account was made by a replay: {market, fills}."""
+    return context.home.state / "replay.json"
+
+
 def resume_replayed_account(context: Context) -> None:
     """A script run after a replay sees that account as it was left: its market, and its clock standing still."""
-    if context.real_broker:
+    file = replay_file(context)
+    if context.real_broker or not file.is_file():
         return
-    from execution.venue.server import read_meta
+    from execution.venue.account import read_meta
 
     meta = read_meta(context.home.state / "venue.sqlite")
-    if meta and meta.get("stepped"):
-        context.market_spec = str(meta["market_spec"])
-        context.fills = str(meta["fills"])
-        context.clock = SteppedClock(datetime.fromisoformat(str(meta["clock"])))
-        context.notes.append(f"account of a replay, standing at {meta['clock']}")
+    if meta is not None and meta.clock is not None:
+        marked = json.loads(file.read_text(encoding="utf-8"))
+        context.market_spec, context.fills = str(marked["market"]), str(marked["fills"])
+        context.clock = SteppedClock(meta.clock)
+        context.notes.append(f"the account of a replay, standing at {meta.clock:%Y-%m-%d %H:%M}Z")
 
 
 @contextlib.contextmanager
@@ -336,6 +359,8 @@ def closing(context: Context) -> Iterator[Context]:
     try:
         yield context
     finally:
+        if context.multi is not None:
+            context.multi.close()
         if context.venue is not None:
             context.venue.stop()
 
@@ -347,7 +372,7 @@ def open_journal(context: Context) -> Journal:
     return Journal(context.home.journal, context.clock, run_id=context.run_id)
 
 
-def open_broker(context: Context, *, halt: Any = None, universe: Universe | None = None) -> AlpacaBroker:
+def open_broker(context: Context, *, halt: Halt | None = None) -> AlpacaBroker:
     """The one broker adapter, pointed at Alpaca or at the embedded venue."""
     from execution.alpaca_broker import AlpacaBroker
     from risk.kill_switch import KillSwitch
@@ -360,7 +385,7 @@ def open_broker(context: Context, *, halt: Any = None, universe: Universe | None
     else:
         if context.mode is Mode.LIVE:
             raise ConfigError("live mode needs ALPACA_API_KEY_ID and ALPACA_API_SECRET_KEY", code="KEYS_MISSING")
-        base_url = data_url = ensure_venue(context, universe).base_url
+        base_url = data_url = ensure_venue(context).base_url
         key_id, secret = VENUE_KEY_ID, VENUE_SECRET
     context.home.state.mkdir(parents=True, exist_ok=True)
     return AlpacaBroker(
@@ -383,7 +408,7 @@ def earnings_calendar(context: Context) -> Any:
     from data.earnings import EarningsFile
 
     path = context.settings.filters.earnings.path
-    return EarningsFile(Path(path) if path else context.home.cache / "earnings.csv")
+    return EarningsFile(Path(path) if path else None, today=context.clock.now().date())
 
 
 def describe(context: Context, *, data_source: str, simulated: bool) -> str:

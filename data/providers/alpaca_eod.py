@@ -42,6 +42,8 @@ _ACTION_LIMIT = 1_000
 
 
 class AlpacaProvider(ProviderBase):
+    shared_requests = True
+
     def __init__(
         self,
         key_id: str,
@@ -165,7 +167,8 @@ class AlpacaProvider(ProviderBase):
     def _row(self, item: Any) -> DatedRow:
         try:
             session = datetime.fromisoformat(item["t"]).astimezone(NEW_YORK).date()
-            return session, number(item["o"]), number(item["h"]), number(item["l"]), number(item["c"]), number(item["v"])
+            prices = (number(item["o"]), number(item["h"]), number(item["l"]), number(item["c"]))
+            return (session, *prices, number(item["v"]))
         except (KeyError, ValueError, TypeError) as error:
             raise self._malformed(f"a bar without usable {error}") from None
 

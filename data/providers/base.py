@@ -13,25 +13,25 @@ import threading
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime
 from email.utils import parsedate_to_datetime
 from enum import StrEnum
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
-from core.bars_io import BarColumns, Dividend, Split
+from core.bars_io import BarColumns, Dividend, Split, from_day, to_day
 from core.clock import Clock
 from core.domain import Symbol
 from core.errors import DataError
 from core.market_calendar import NEW_YORK
+from data.quality import BAR_NEGATIVE_VOLUME, BAR_NON_POSITIVE, BAR_NOT_FINITE, BAR_RANGE
 
 Row = tuple[float, float, float, float, float]
 """open, high, low, close in raw USD, volume in shares."""
 DatedRow = tuple[date, float, float, float, float, float]
 T = TypeVar("T")
 
-EPOCH = date(1970, 1, 1)
 MAX_BODY_BYTES = 256 * 2**20
 MESSAGE_LENGTH = 200
 _GIVE_UP_AFTER = 3  # per-symbol requests failing in a row mean a dead vendor, not dead symbols
@@ -80,7 +80,12 @@ class DailyProvider(Protocol):
 
     @property
     def basis(self) -> str:
-        """"raw" or "adjusted"."""
+        """raw | adjusted"""
+        ...
+
+    @property
+    def shared_requests(self) -> bool:
+        """True when `bars_many` asks for many symbols in one request, so that it is the cheapest way for any span."""
         ...
 
     @property
@@ -118,6 +123,7 @@ class ProviderBase:
     """Defaults for a vendor that knows little; also its name and its request counter."""
 
     basis: str = "raw"
+    shared_requests: bool = False
     actions_with_bars: bool = False
 
     def __init__(self, name: str, clock: Clock, *, simulated: bool, calendar: SessionCalendar | None) -> None:
@@ -193,14 +199,6 @@ def _mapped(work: Callable[[Symbol], T], symbols: Sequence[Symbol], workers: int
 
 
 # ---------------------------------------------------------------- values
-def day_number(day: date) -> int:
-    return (day - EPOCH).days
-
-
-def day_date(number: int) -> date:
-    return EPOCH + timedelta(days=int(number))
-
-
 def session_of_millis(millis: float) -> date:
     """The New York date of an instant in ms. Vendors stamp 00:00 or 16:00 New York, or 00:00 Central: same date."""
     return datetime.fromtimestamp(millis / 1000, NEW_YORK).date()
@@ -217,22 +215,22 @@ def bar_problem(row: Row) -> str | None:
     """The reason a bar cannot be used, None when it can. A high or low that does not cover open and close is one."""
     opened, high, low, close, volume = row
     if not all(map(math.isfinite, row)):
-        return "BAR_NOT_FINITE"
+        return BAR_NOT_FINITE
     if min(opened, high, low, close) <= 0:
-        return "BAR_NON_POSITIVE"
+        return BAR_NON_POSITIVE
     if volume < 0:
-        return "BAR_NEGATIVE_VOLUME"
+        return BAR_NEGATIVE_VOLUME
     if low > min(opened, close) or high < max(opened, close):
-        return "BAR_RANGE"
+        return BAR_RANGE
     return None
 
 
 def columns(rows: Iterable[DatedRow]) -> BarColumns:
     """Raises ValueError when a session occurs twice: which of the two is right cannot be known."""
     ordered = sorted(rows, key=lambda row: row[0])
-    dates = np.array([day_number(row[0]) for row in ordered], dtype=np.int32)
+    dates = np.array([to_day(row[0]) for row in ordered], dtype=np.int32)
     if dates.size > 1 and not bool(np.all(np.diff(dates) > 0)):
-        twice = day_date(int(dates[1:][np.diff(dates) <= 0][0]))
+        twice = from_day(int(dates[1:][np.diff(dates) <= 0][0]))
         raise ValueError(f"{twice} occurs twice")
     prices = np.array([row[1:] for row in ordered], dtype=np.float64).reshape(-1, 5)
     named = (np.ascontiguousarray(prices[:, i]) for i in range(5))
@@ -242,15 +240,7 @@ def columns(rows: Iterable[DatedRow]) -> BarColumns:
 
 def between(bars: BarColumns, first: int, last: int) -> BarColumns:
     """Bars with first <= day number <= last."""
-    keep = (bars.dates >= first) & (bars.dates <= last)
-    return masked(bars, keep)
-
-
-def masked(bars: BarColumns, keep: np.ndarray[Any, np.dtype[np.bool_]]) -> BarColumns:
-    return BarColumns(
-        dates=bars.dates[keep], open=bars.open[keep], high=bars.high[keep], low=bars.low[keep],
-        close=bars.close[keep], volume=bars.volume[keep],
-    )  # fmt: skip
+    return bars.rows((bars.dates >= first) & (bars.dates <= last))
 
 
 def merged_dividends(rows: Iterable[Dividend]) -> list[Dividend]:
@@ -411,6 +401,8 @@ class Retrier:
                 wait_s = self._wait_s(failure, attempt)
                 problem = failure.explained(self._provider, self._secrets)
             except ProviderFailure as failure:
+                if failure.kind is not FailureKind.UNAVAILABLE:
+                    raise  # there was an answer, and it was no use
                 problem = failure
             if wait_s is None or attempt == _ATTEMPTS or self._clock.monotonic() + wait_s >= deadline:
                 raise problem from None

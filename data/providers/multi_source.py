@@ -48,7 +48,7 @@ class ProviderStats:
             entry["last_failure_at"] = _stamp(self._clock.now())
 
     def flush(self) -> None:
-        """Add the counts to the file. A damaged file is put aside as .damaged; a locked one is tried again next time."""
+        """Add the counts to the file. A damaged file is put aside; a locked one is tried again next time."""
         with self._guard:
             if not self._pending:
                 return
@@ -106,7 +106,7 @@ def read_stats(path: Path) -> dict[str, dict[str, Any]]:
 
 
 def get_provider_stats() -> dict[str, dict[str, Any]]:
-    """provider -> {success, failure, success_rate (0..1, None = never asked), last_error, kinds, …}, over all processes."""
+    """provider -> {success, failure, success_rate (0..1, None = never asked), last_error, kinds …}, all processes."""
     from core.paths import home
 
     answer: dict[str, dict[str, Any]] = {}
@@ -141,6 +141,10 @@ class MultiSource:
     def note(self, provider: DailyProvider, failure: ProviderFailure | None) -> None:
         """Count one answer that did not come through `ask`."""
         self._stats.record(provider.name, failure)
+
+    def flush(self) -> None:
+        """Write the counts to disk; `attempt` does it by itself."""
+        self._stats.flush()
 
     def attempt(self, work: Callable[[DailyProvider], T]) -> tuple[DailyProvider, T, tuple[str, ...]]:
         """Do `work` wholly with the first vendor that can: (vendor, result, why the ones before it could not).
@@ -178,7 +182,7 @@ class MultiSource:
 
 
 def _reason(provider: DailyProvider, error: DataError) -> str:
-    text = str(error)
-    if text.startswith(f"{provider.name}:"):
-        return text
+    text = str(error).removeprefix(f"{provider.name}: ")
+    if isinstance(error, ProviderFailure):
+        return f"{provider.name}: {text}"  # begins with its kind
     return f"{provider.name}: {error.code}: {text}"

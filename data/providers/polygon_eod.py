@@ -103,7 +103,7 @@ class PolygonProvider(ProviderBase):
         simulated: bool = False,
         calendar: SessionCalendar | None = None,
     ) -> None:
-        """rpm : requests per minute allowed by the plan (free: 5), None = no limit. Raises ValueError for an empty key."""
+        """rpm : requests per minute the plan allows (free: 5), None = no limit. Raises ValueError for an empty key."""
         super().__init__(name, clock, simulated=simulated, calendar=calendar)
         if not key or not base_url:
             raise ValueError(f"{name} needs a key and a base URL")
@@ -175,7 +175,7 @@ class PolygonProvider(ProviderBase):
         return merged_dividends(found.values())
 
     def vix_close(self, session: date) -> float | None:
-        """None when the answer has no such session; not_entitled is raised, for a stocks-only plan is a normal state."""
+        """None when the answer has no such session. A stocks-only plan raises not_entitled, a normal state."""
         if session > self._last_completed():
             return None
         rows = self._range(VIX_TICKER, session, session, volume=False)
@@ -245,7 +245,7 @@ class PolygonProvider(ProviderBase):
             yield from self._results(body)
 
     def _bodies(self, ask: Any) -> Iterator[Mapping[str, Any]]:
-        """Every page. Only path and query of next_url are used: its host may be anybody's, and the key must not go there."""
+        """Every page. Only path and query of next_url are used: its host may be anybody's, and must not get the key."""
         body = self._json(ask)
         seen: set[str] = set()
         yield body

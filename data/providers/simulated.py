@@ -18,8 +18,9 @@ class SimulatedProvider(PolygonProvider):
         timeout_s: float = 20.0,
         deadline_s: float = 60.0,
         calendar: SessionCalendar | None = None,
+        name: str = "simulated",
     ) -> None:
         super().__init__(
-            _KEY, base_url, clock, rpm=None, timeout_s=timeout_s, deadline_s=deadline_s, name="simulated",
+            _KEY, base_url, clock, rpm=None, timeout_s=timeout_s, deadline_s=deadline_s, name=name,
             simulated=True, calendar=calendar,
         )  # fmt: skip

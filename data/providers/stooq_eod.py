@@ -54,7 +54,8 @@ class StooqProvider(ProviderBase):
 
     def daily_bars(self, symbol: Symbol, start: date, end: date) -> BarColumns:
         last = min(end, self._last_completed())
-        query = {"s": stooq_symbol(symbol), "i": "d", "d1": f"{start:%Y%m%d}", "d2": f"{last:%Y%m%d}", "apikey": self._key}
+        span = {"d1": f"{start:%Y%m%d}", "d2": f"{last:%Y%m%d}"}
+        query = {"s": stooq_symbol(symbol), "i": "d", **span, "apikey": self._key}
         text = self._retrier.run(lambda deadline: self._once(query, deadline))
         return self._parsed(symbol, text, start, last)
 

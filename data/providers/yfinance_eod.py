@@ -62,7 +62,9 @@ class YFinanceProvider(ProviderBase):
     ) -> None:
         """cache_dir : where yfinance may keep its time-zone database; None = its own place in the user's home."""
         super().__init__(name, clock, simulated=False, calendar=calendar)
-        self._fetch = fetch or (lambda ticker, start, stop: fetch_history(ticker, start, stop, timeout_s, cache_dir, name))
+        self._fetch = fetch or (
+            lambda ticker, start, stop: fetch_history(ticker, start, stop, timeout_s, cache_dir, name)
+        )
         self._splits: dict[Symbol, tuple[tuple[date, float], ...]] = {}
         self._dividends: dict[Symbol, tuple[tuple[date, float], ...]] = {}
 

@@ -1,0 +1,361 @@
+"""One scan of one session, from recovery to reconcile. The order of the steps is the safety argument.
+
+1 settle what a crash left open · 2 broker's clock, account, positions · 3 breaks lock their symbols · 4 exits that are
+due · 5 missing protection · 6 entries · 7 protection for what filled · 8 reconcile again, write the views, record.
+Everything that decides is handed in; the desk is the only way to the wire.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date, datetime, timedelta
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any, Protocol
+
+from core import logs
+from core.domain import (
+    Account,
+    Breach,
+    BrokerClock,
+    ExitReason,
+    OrderIntent,
+    OrderKind,
+    Purpose,
+    Quote,
+    Side,
+    Signal,
+    Symbol,
+    Tif,
+    TradingState,
+)
+from core.errors import BrokerDown
+from core.market_calendar import MarketCalendar
+from core.ports import QuoteSource
+from execution.clamp import entry_limit
+from execution.desk import Desk, Halted, NotSent, Outcome, Rejected, Unknown, whole_shares
+from execution.ledger import Ledger, LedgerOrder, new_york_day
+from execution.protection import Left, leave, repair
+from execution.reconcile import Break, find_breaks, record_breaks
+from execution.scheduler import DueRun
+from risk.gate import Book, Refused
+
+if TYPE_CHECKING:
+    from config.settings_schema import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A pick, as far as trading needs it. `scale` 0..1 shrinks the size (VIX, reviewers)."""
+
+    signal: Signal
+    scale: Decimal
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What the planner decided for one scan, and the facts the gate needs."""
+
+    signal_session: date
+    entries: Sequence[Entry] = ()
+    exits: Sequence[tuple[str, ExitReason]] = ()  # decision id, why
+    vix: float | None = None
+    returns: Mapping[Symbol, Any] = field(default_factory=dict)  # (60,) aligned daily returns
+    sectors: Mapping[Symbol, str | None] = field(default_factory=dict)
+    closes: Mapping[Symbol, float] = field(default_factory=dict)  # last close, USD
+    splits_today: frozenset[Symbol] = frozenset()
+    problem: str | None = None  # reason code: no entries, exits go on
+    scan: Mapping[str, Any] | None = None  # the scan's --json
+
+
+class Planner(Protocol):
+    def __call__(self, run: DueRun, ledger: Ledger) -> Plan: ...
+
+
+Sizer = Callable[[Decimal, Decimal, Decimal, Decimal], "tuple[int, str | None]"]
+"""(limit price, stop, USD room, scale) -> (whole shares, reason code when 0)."""
+
+
+@dataclass
+class RunReport:
+    """What one scan did; `to_json` is the seam of docs/interfaces.md."""
+
+    run: DueRun
+    code: str = "OK"
+    scan: Mapping[str, Any] | None = None
+    intents: list[dict[str, Any]] = field(default_factory=list)
+    orders: list[dict[str, Any]] = field(default_factory=list)
+    breaks: list[dict[str, str]] = field(default_factory=list)
+    equity: Decimal | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        return {"scan": self.scan, "intents": self.intents, "orders": self.orders, "breaks": self.breaks}
+
+
+def break_json(found: Break) -> dict[str, str]:
+    return {
+        "symbol": str(found.symbol), "kind": str(found.kind), "cause": found.cause, "ours": found.ours,
+        "theirs": found.theirs, "proposal": found.proposal,
+    }  # fmt: skip
+
+
+class TradingSession:
+    """Runs scans. Raises BrokerDown and StateCorrupt, which end the scan and leave the journal as the record."""
+
+    def __init__(
+        self, *, desk: Desk, quotes: QuoteSource, planner: Planner, sizer: Sizer, settings: Settings,
+        calendar: MarketCalendar, write_views: Callable[[Ledger, date], None],
+    ) -> None:  # fmt: skip
+        self.desk, self._quotes, self._planner, self._sizer = desk, quotes, planner, sizer
+        self._settings, self._calendar, self._write_views = settings, calendar, write_views
+
+    # ------------------------------------------------------------ one scan
+    def run(self, run: DueRun) -> RunReport:
+        report = RunReport(run)
+        first_seq = self.desk.ledger().last_seq
+        settled = self.desk.settle()
+        for cid in settled.still_unknown:
+            logs.event("order_unknown", client_order_id=cid, code="UNKNOWN_ORDER")
+        clock = self._broker_clock()
+        self._reconcile(report)
+        plan = self._planner(run, self.desk.ledger())
+        report.scan = plan.scan
+        if self.desk.halt.is_active():
+            report.code = "KILL_SWITCH"
+        else:
+            base = self._book(plan, clock, entries=plan.problem is None)
+            self._exits(report, plan, base)
+            self._protect(report, base, run.session)
+            report.code = plan.problem or self._entries(report, plan, base, run)
+            self._protect(report, base, run.session)
+        self._finish(report, first_seq)
+        return report
+
+    def close_out(self, session: date) -> RunReport:
+        """After the close: book what resting orders did, reconcile, write the views."""
+        report = RunReport(DueRun(session, "close", self.desk.clock.now(), first=False, last=False))
+        first_seq = self.desk.ledger().last_seq
+        self.desk.settle()
+        self._finish(report, first_seq)
+        return report
+
+    def _broker_clock(self) -> BrokerClock:
+        """The broker's clock must agree with ours: an order decided at another time is another order (B46)."""
+        clock = self.desk.broker.clock()
+        skew = abs((clock.now - self.desk.clock.now()).total_seconds())
+        limit = float(self._settings.execution.clock_skew_max_s)
+        if skew > limit:
+            raise BrokerDown(
+                f"the broker's clock says {clock.now:%Y-%m-%d %H:%M:%S}Z, ours differs by {skew:.0f} s (limit {limit:g} s)",
+                code="CLOCK_DISAGREES", advice="correct this machine's clock, or the instant given with --as-of",
+            )  # fmt: skip
+        return clock
+
+    def _book(self, plan: Plan, clock: BrokerClock, *, entries: bool) -> Book:
+        broker, account = self.desk.broker, self.desk.broker.account()
+        marks = {s: Decimal(repr(float(c))) for s, c in plan.closes.items() if c == c}
+        return Book(
+            now=self.desk.clock.now(), session=plan.signal_session, session_open=clock.is_open,
+            closes_at=clock.next_close if clock.is_open else None, positions=whole_shares(broker.positions()),
+            open_orders=broker.open_orders(), vix=plan.vix, returns=plan.returns, sectors=plan.sectors, marks=marks,
+            equity=account.equity, trading_state=_state(account, entries=entries),
+        )  # fmt: skip
+
+    # ------------------------------------------------------------ reconcile
+    def _reconcile(self, report: RunReport) -> tuple[Break, ...]:
+        broker, ledger = self.desk.broker, self.desk.ledger()
+        found = find_breaks(ledger, broker.positions(), broker.open_orders(), account=broker.account())
+        record_breaks(self.desk.journal, found, ledger)
+        report.breaks = [break_json(b) for b in found]
+        for b in found:
+            logs.event("break_found", symbol=str(b.symbol), code=str(b.kind), cause=b.cause, ours=b.ours, theirs=b.theirs)
+        return found
+
+    # ------------------------------------------------------------ exits and protection
+    def _exits(self, report: RunReport, plan: Plan, base: Book) -> None:
+        due = [(d, why) for d, why in plan.exits if d in self.desk.ledger().trades]
+        if not due:
+            return
+        symbols = {self.desk.ledger().trades[d].symbol for d, _ in due}
+        quotes = self._quotes.quotes(sorted(symbols))
+        execution = self._settings.execution
+        for decision_id, why in due:
+            trade = self.desk.ledger().trades[decision_id]
+            if not trade.is_open:
+                continue
+            left = leave(
+                self.desk, decision_id, quotes.get(trade.symbol), why, base, offset_bps=execution.exit_offset_bps,
+                max_clamp_bps=execution.max_clamp_bps, on=base.now.date(), tif=self._tif(),
+                wait_s=float(execution.reconcile_poll_s),
+            )  # fmt: skip
+            self._tell_exit(report, trade.symbol, decision_id, left)
+
+    def _tell_exit(self, report: RunReport, symbol: Symbol, decision_id: str, left: Left) -> None:
+        if left.outcome is not None:
+            report.intents.append(_intent_row(left.outcome))
+        codes = [left.breach.code] if left.breach is not None else []
+        logs.trade_event("exit_attempted", symbol=str(symbol), decision_id=decision_id, code=left.code, codes=codes)
+
+    def _protect(self, report: RunReport, base: Book, on: date) -> None:
+        for outcome, _ in repair(self.desk, base, on=on):
+            report.intents.append(_intent_row(outcome))
+
+    def _tif(self) -> Tif:
+        return Tif.IOC if self._settings.execution.time_in_force == "ioc" else Tif.DAY
+
+    # ------------------------------------------------------------ entries
+    def _entries(self, report: RunReport, plan: Plan, base: Book, run: DueRun) -> str:
+        if self._settings.execution.entry_scans == "first" and not run.first:
+            return "ENTRIES_AT_FIRST_SCAN"
+        if self._calendar.next_session(plan.signal_session) != run.session:
+            return "SIGNAL_NOT_OF_LAST_SESSION"
+        wanted = [entry for entry in plan.entries if self._eligible(report, entry, plan)]
+        if not wanted:
+            return "OK" if plan.entries else "NO_PICKS"
+        quotes = self._quotes.quotes(sorted({e.signal.symbol for e in wanted}))
+        for entry in wanted:
+            self._enter(report, entry, quotes.get(entry.signal.symbol), base)
+        return "OK"
+
+    def _eligible(self, report: RunReport, entry: Entry, plan: Plan) -> bool:
+        """A signal is acted on once, and ignored while its strategy held the symbol at the signal's close."""
+        signal, ledger = entry.signal, self.desk.ledger()
+        if signal.decision_id in ledger.trades:
+            return False  # filled at an earlier scan: nothing to tell again
+        if signal.symbol in plan.splits_today:
+            return self._refuse(report, signal, "SPLIT_TODAY", "prices of today are on another basis than the signal")
+        if ledger.next_attempt(signal.decision_id, Side.BUY, Purpose.ENTRY) > self._settings.execution.max_attempts:
+            return self._refuse(report, signal, "ATTEMPTS_SPENT", str(self._settings.execution.max_attempts))
+        closed = self._calendar.closes_at(signal.session)
+        for trade in ledger.trades.values():
+            held = trade.symbol == signal.symbol and trade.strategy == signal.strategy and trade.opened_at <= closed
+            if held and (trade.is_open or max(f.at for f in trade.exits) > closed):
+                return self._refuse(report, signal, "HELD_AT_SIGNAL", trade.decision_id)
+        return True
+
+    def _enter(self, report: RunReport, entry: Entry, quote: Quote | None, base: Book) -> None:
+        signal, execution = entry.signal, self._settings.execution
+        if quote is None:
+            self._refuse(report, signal, "QUOTE_ABSENT", "no quote")
+            return
+        ticks = self.desk.limits.ticks
+        price = entry_limit(quote, execution.entry_offset_bps, execution.max_clamp_bps, ticks, base.now.date())
+        if isinstance(price, Breach):
+            self._refuse(report, signal, price.code, f"{price.observed} against {price.limit}")
+            return
+        stop = Decimal(repr(signal.stop))
+        if quote.ask is None or quote.ask <= stop:
+            self._refuse(report, signal, "OPEN_BELOW_STOP", f"ask {quote.ask} stop {stop}")
+            return
+        ledger = self.desk.ledger()
+        room = self.desk.limits.daily_budget_usd - ledger.spent_usd(new_york_day(self.desk.clock.now()))
+        quantity, code = self._sizer(price, stop, room, entry.scale)
+        if quantity < 1:
+            self._refuse(report, signal, code or "ZERO_SHARES", f"limit {price} room {room}", price)
+            return
+        intent = self._intent(signal, quantity, price, stop, ledger)
+        book = self._for_entry(base, signal.symbol, quote)
+        outcome, _ = self.desk.execute(intent, book, wait_s=float(execution.reconcile_poll_s))
+        report.intents.append(_intent_row(outcome))
+
+    def _for_entry(self, base: Book, symbol: Symbol, quote: Quote) -> Book:
+        from dataclasses import replace
+
+        broker = self.desk.broker
+        asset = broker.asset(symbol)
+        tradable = None if asset is None else asset.tradable and asset.active
+        return replace(
+            base, quote=quote, tradable=tradable, open_orders=broker.open_orders(),
+            positions=whole_shares(broker.positions()),
+        )  # fmt: skip
+
+    def _intent(self, signal: Signal, quantity: int, price: Decimal, stop: Decimal, ledger: Ledger) -> OrderIntent:
+        return OrderIntent(
+            decision_id=signal.decision_id, symbol=signal.symbol, side=Side.BUY, quantity=quantity,
+            purpose=Purpose.ENTRY, kind=OrderKind.LIMIT, tif=self._tif(), decided_at=self.desk.clock.now(),
+            strategy=signal.strategy, signal_session=signal.session,
+            attempt=ledger.next_attempt(signal.decision_id, Side.BUY, Purpose.ENTRY), limit_price=price,
+            stop_price=stop, target_r=signal.target_r, time_stop_bars=signal.time_stop_bars, reason="signal",
+        )  # fmt: skip
+
+    def _refuse(
+        self, report: RunReport, signal: Signal, code: str, detail: str, price: Decimal | None = None
+    ) -> bool:
+        """A pick that became no order: told in the report, the log and the journal. Always False."""
+        cid = f"kobe-{signal.decision_id}-{Side.BUY}-{Purpose.ENTRY}-1"
+        report.intents.append({
+            "client_order_id": cid, "symbol": str(signal.symbol), "side": str(Side.BUY), "quantity": 0,
+            "limit_price": None if price is None else str(price), "verdict": "refused", "codes": [code],
+        })  # fmt: skip
+        self.desk.journal.append(
+            "pick_refused", {"decision_id": signal.decision_id, "symbol": str(signal.symbol), "code": code, "detail": detail}
+        )
+        logs.event("pick_refused", symbol=str(signal.symbol), decision_id=signal.decision_id, code=code, detail=detail)
+        logs.count("picks_refused", code=code)
+        return False
+
+    # ------------------------------------------------------------ the end
+    def _finish(self, report: RunReport, first_seq: int) -> None:
+        self._reconcile(report)
+        ledger = self.desk.ledger()
+        report.equity = self.desk.broker.account().equity
+        report.orders = [_order_row(o) for o in ledger.orders.values() if _touched(o, report, self.desk, first_seq)]
+        self._write_views(ledger, report.run.session)
+        self.desk.journal.append("scan_run", {
+            "run": report.run.id, "code": report.code, "intents": len(report.intents), "breaks": len(report.breaks),
+            "snapshot_sha256": (report.scan or {}).get("snapshot_sha256"),
+            "data_source": (report.scan or {}).get("data_source"),
+        })  # fmt: skip
+        logs.event(
+            "scan_run", run=report.run.id, code=report.code, intents=len(report.intents), breaks=len(report.breaks)
+        )
+
+
+def _state(account: Account, *, entries: bool) -> TradingState:
+    if not account.may_trade:
+        return TradingState.HALTED
+    return TradingState.ACTIVE if entries else TradingState.REDUCING
+
+
+def _touched(order: LedgerOrder, report: RunReport, desk: Desk, first_seq: int) -> bool:
+    """Orders of this scan, and older ones whose end or fill was seen during it."""
+    if any(row["client_order_id"] == order.client_order_id and row["quantity"] for row in report.intents):
+        return True
+    return order.client_order_id in desk.touched_since(first_seq)
+
+
+def _order_row(order: LedgerOrder) -> dict[str, Any]:
+    status = order.unknown or order.status or "pending"
+    return {
+        "client_order_id": order.client_order_id, "status": str(status), "filled_quantity": order.filled_quantity,
+        "filled_price": None if order.filled_price is None else str(order.filled_price),
+    }  # fmt: skip
+
+
+def _intent_row(outcome: Outcome) -> dict[str, Any]:
+    intent = outcome.intent
+    verdict, codes = "approved", []
+    if isinstance(outcome, Refused):
+        verdict, codes = "refused", list(outcome.codes)
+    elif isinstance(outcome, Halted):
+        verdict, codes = "halted", ["KILL_SWITCH"]
+    elif isinstance(outcome, Rejected | NotSent | Unknown):
+        codes = [outcome.code]
+    price = intent.limit_price if intent.limit_price is not None else intent.stop_price
+    for code in codes:
+        logs.count("orders_refused", code=code)
+    if verdict != "approved":
+        logs.event("order_refused", client_order_id=intent.client_order_id, symbol=str(intent.symbol), code=codes[0])
+    return {
+        "client_order_id": intent.client_order_id, "symbol": str(intent.symbol), "side": str(intent.side),
+        "quantity": intent.quantity, "limit_price": None if price is None else str(price), "verdict": verdict,
+        "codes": codes,
+    }  # fmt: skip
+
+
+SESSION_MARGIN = timedelta(minutes=1)
+
+
+def after_close(calendar: MarketCalendar, session: date) -> datetime:
+    """When a session's resting orders are surely over."""
+    return calendar.closes_at(session) + SESSION_MARGIN

@@ -1,0 +1,265 @@
+"""What runner.py and its replay share: the planner, the views, the start-up checks, the desk."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import date
+from decimal import Decimal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from core import logs
+from core.bars_io import from_day
+from core.domain import ExitReason, Symbol
+from core.errors import DataError, KobeError, StateCorrupt, TradingHalted
+from execution.ledger import Ledger, Trade
+from execution.scheduler import DueRun
+from execution.session import Entry, Plan, TradingSession
+from scripts import scanning, wiring
+
+if TYPE_CHECKING:
+    from core.panel import Panel
+    from data.universe import Universe
+    from execution.desk import Desk
+    from risk.kill_switch import LatchedHalt
+
+RETURN_WINDOW = 60
+
+
+@dataclass(frozen=True, slots=True)
+class _Held:
+    """An open trade as portfolio.exits looks at it."""
+
+    decision_id: str
+    symbol: Symbol
+    strategy: str
+    entry_session: date
+    time_stop_bars: int
+
+
+class ScanPlanner:
+    """Bars, scan and exit rules of one due run; the scan's data is loaded once per session."""
+
+    def __init__(self, context: wiring.Context, universe: Universe, *, bars: Path | None = None) -> None:
+        self._context, self._universe, self._bars = context, universe, bars
+        self._data: wiring.MarketData | None = None
+
+    def __call__(self, run: DueRun, ledger: Ledger) -> Plan:
+        session = self._context.calendar.last_completed(self._context.clock.now())
+        try:
+            data = self._fetch(session)
+            wiring.refuse_simulated_data(self._context, simulated=data.simulated)
+        except DataError as error:  # no entries without data; what is held is still looked after
+            logs.event("scan_refused", code=error.code, detail=str(error))
+            return Plan(signal_session=session, exits=self._exits(ledger, run, None), problem=error.code)
+        taken = [d for d, t in ledger.trades.items() if t.signal_session == session]
+        held = self._held_usd(ledger, data)
+        result = scanning.run(self._context, data, self._universe, held=held, taken=taken)
+        scanning.record(self._context, result)
+        return Plan(
+            signal_session=session,
+            entries=[Entry(pick.signal, pick.scale) for pick in result.picks],
+            exits=self._exits(ledger, run, data),
+            vix=data.vix,
+            returns=_returns(data.panel, session),
+            sectors=self._universe.sectors,
+            closes=_closes(data.panel),
+            splits_today=self._splits(data.source, run.session),
+            scan=result.to_json(),
+        )
+
+    def _fetch(self, session: date) -> wiring.MarketData:
+        if self._data is None or self._data.session != session:
+            if self._bars is not None:
+                self._data, _ = wiring.data_from_bars(self._context, self._bars, self._universe, None)
+            else:
+                self._data = wiring.data_from_store(self._context, self._universe)
+        return self._data
+
+    def _held_usd(self, ledger: Ledger, data: wiring.MarketData) -> Mapping[Symbol, Decimal]:
+        """What is held, for the limits of selection. With several positions per symbol allowed, each stands alone."""
+        if not self._context.settings.risk.one_position_per_symbol:
+            return {}
+        closes = _closes(data.panel)
+        cost = {t.symbol: t.entry_price for t in ledger.open_trades()}
+        return {
+            s: abs(q) * (Decimal(repr(closes[s])) if s in closes else cost.get(s, Decimal(0)))
+            for s, q in ledger.positions.items()
+        }
+
+    def _splits(self, source: str, session: date) -> frozenset[Symbol]:
+        if self._bars is not None:
+            return frozenset()
+        splits, _ = wiring.store_for(self._context, source).read_actions()
+        return frozenset(Symbol(s.symbol) for s in splits if s.ex_date == session)
+
+    def _exits(self, ledger: Ledger, run: DueRun, data: wiring.MarketData | None) -> list[tuple[str, ExitReason]]:
+        """Time stops and indicator exits due at this scan. Without data, held sessions are the calendar's."""
+        from portfolio.exits import due_exits
+        from portfolio.strategies import exit_flags_at
+
+        trades = [_held(t) for t in ledger.open_trades() if t.time_stop_bars is not None]
+        if not trades:
+            return []
+        signal_session = self._context.calendar.previous_session(run.session)
+        flags = exit_flags_at(data.panel, signal_session, self._context.params) if data is not None else {}
+        own = {t.symbol: self._sessions_of(t, data, signal_session) for t in trades}
+        due = due_exits(
+            trades, held=own, current=run.session, flags=flags, flags_session=signal_session, is_last_scan=run.last
+        )
+        return [(d.trade.decision_id, d.reason) for d in due if isinstance(d.trade, _Held)]
+
+    def _sessions_of(self, trade: _Held, data: wiring.MarketData | None, last: date) -> list[date]:
+        if data is not None and trade.symbol in data.panel.symbols:
+            column = data.panel.symbols.index(trade.symbol)
+            index = data.panel.session_index[: int(data.panel.length[column]), column][-RETURN_WINDOW:]
+            return [from_day(int(data.panel.sessions[k])) for k in index]
+        if trade.entry_session > last:
+            return []
+        return self._context.calendar.sessions_between(trade.entry_session, last)
+
+
+def _held(trade: Trade) -> _Held:
+    assert trade.time_stop_bars is not None
+    return _Held(trade.decision_id, trade.symbol, trade.strategy, trade.session, trade.time_stop_bars)
+
+
+def _closes(panel: Panel) -> dict[Symbol, float]:
+    rows = np.maximum(panel.length - 1, 0)
+    last = panel.close[rows, np.arange(len(panel.symbols))] if panel.symbols else np.empty(0)
+    return {Symbol(s): float(c) for s, c in zip(panel.symbols, last, strict=True)}
+
+
+def _returns(panel: Panel, session: date) -> dict[Symbol, Any]:
+    """The last 60 close-to-close returns of each symbol that traded all of the last 61 sessions; others are absent."""
+    from core.bars_io import to_day
+
+    at = int(np.searchsorted(panel.sessions, to_day(session)))
+    found: dict[Symbol, Any] = {}
+    for column, symbol in enumerate(panel.symbols):
+        n = int(panel.length[column])
+        first = n - RETURN_WINDOW - 1
+        if first < 0 or panel.session_index[n - 1, column] != at or panel.session_index[first, column] != at - RETURN_WINDOW:
+            continue
+        close = panel.close[first:n, column]
+        found[Symbol(symbol)] = close[1:] / close[:-1] - 1.0
+    return found
+
+
+# ---------------------------------------------------------------- views
+def view_writer(context: wiring.Context) -> Callable[[Ledger, date], None]:
+    """state/positions.json and state/weekly_budget.json, rebuilt from the ledger after every scan."""
+    from portfolio.state_manager import StateManager
+
+    manager = StateManager(context.home, context.clock)
+
+    def write(ledger: Ledger, session: date) -> None:
+        manager.set_positions({str(s): _position_view(ledger, s) for s in sorted(ledger.positions)})
+        year, week, _ = session.isocalendar()
+        spent = sum((ledger.filled_usd(d) for d in _days_of_week(session)), Decimal(0))
+        manager.update("weekly_budget", lambda old: {**old, "week": f"{year}-W{week:02d}", "spent_usd": str(spent)})
+
+    return write
+
+
+def _days_of_week(session: date) -> list[date]:
+    year, week, _ = session.isocalendar()
+    return [date.fromisocalendar(year, week, day) for day in range(1, 8)]
+
+
+def _position_view(ledger: Ledger, symbol: Symbol) -> dict[str, Any]:
+    trades = [t for t in ledger.open_trades() if t.symbol == symbol]
+    shares = sum(t.quantity for t in trades)
+    cost = sum((t.entry_price * t.quantity for t in trades), Decimal(0))
+    average = (cost / shares).quantize(Decimal("0.000001")) if shares else Decimal(0)
+    return {
+        "quantity": str(ledger.positions[symbol]), "average_price": str(average),
+        "trades": [
+            {"decision_id": t.decision_id, "strategy": t.strategy, "quantity": t.quantity, "entry_price": str(t.entry_price),
+             "entry_session": t.session.isoformat(), "stop": None if t.stop is None else str(t.stop)}
+            for t in trades
+        ],
+    }  # fmt: skip
+
+
+# ---------------------------------------------------------------- desk and start-up
+def open_desk(context: wiring.Context, halt: LatchedHalt | None = None) -> Desk:
+    from execution.desk import Desk
+    from risk.kill_switch import KillSwitch
+
+    context.home.state.mkdir(parents=True, exist_ok=True)
+    switch = halt or KillSwitch(context.home.kill_switch)
+    return Desk.from_settings(
+        context.settings, journal=wiring.open_journal(context), broker=wiring.open_broker(context, halt=switch),
+        halt=switch, clock=context.clock, lock_path=context.home.state / "desk",
+    )  # fmt: skip
+
+
+def open_session(context: wiring.Context, desk: Desk, universe: Universe, bars: Path | None = None) -> TradingSession:
+    from execution.alpaca_broker import AlpacaBroker
+    from portfolio.sizing import shares
+
+    broker, settings = desk.broker, context.settings
+    assert isinstance(broker, AlpacaBroker)
+    cap, risk = settings.risk.policy_gate.per_order_max_usd, settings.sizing.risk_per_trade_usd
+
+    def size(price: Decimal, stop: Decimal, room: Decimal, scale: Decimal) -> tuple[int, str | None]:
+        return shares(price, stop, cap, max(room, Decimal(0)), risk, scale)
+
+    return TradingSession(
+        desk=desk, quotes=broker, planner=ScanPlanner(context, universe, bars=bars), sizer=size, settings=settings,
+        calendar=context.calendar, write_views=view_writer(context),
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One start-up check: what was looked at, what was found, and the error that it would be."""
+
+    name: str
+    found: str
+    problem: KobeError | None = None
+
+
+def startup_checks(context: wiring.Context, desk: Desk) -> list[Finding]:
+    """What must hold before the runner may start; all are made, none is skipped because another failed."""
+    return [_switch(context), _journal(context), *_account(desk)]
+
+
+def require(findings: list[Finding]) -> None:
+    """Raise the first problem."""
+    for finding in findings:
+        if finding.problem is not None:
+            raise finding.problem
+
+
+def _switch(context: wiring.Context) -> Finding:
+    from risk.kill_switch import KillSwitch
+
+    if KillSwitch(context.home.kill_switch).is_active():
+        error = TradingHalted(f"{context.home.kill_switch} exists (or cannot be checked)")
+        return Finding("kill_switch", "active", error)
+    return Finding("kill_switch", "absent")
+
+
+def _journal(context: wiring.Context) -> Finding:
+    from core.journal import verify
+
+    wiring.open_journal(context).repair()
+    result = verify(context.home.journal)
+    if not result.ok:
+        return Finding("journal", result.why, StateCorrupt(f"journal: {result.why}"))
+    return Finding("journal", f"{result.records} records")
+
+
+def _account(desk: Desk) -> list[Finding]:
+    from core.errors import BrokerRejected
+
+    account = desk.broker.account()
+    if account.may_trade:
+        return [Finding("account", f"{account.status}, ends in {account.number[-4:]}")]
+    what = f"account is {account.status}, blocked by {', '.join(account.blocked) or 'its status'}"
+    return [Finding("account", what, BrokerRejected(what, code="ACCOUNT_BLOCKED", advice="see the broker's dashboard"))]
