@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import gzip
 import io
+import zlib
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
@@ -99,7 +100,7 @@ def _symbol_of(file: Path) -> str | None:
     for suffix in sorted(_SUFFIXES, key=len, reverse=True):
         if file.name.lower().endswith(suffix) and not file.name.startswith((".", "_")):
             stem = file.name[: -len(suffix)]
-            return None if stem in _NOT_SYMBOLS else stem.upper()
+            return None if stem in _NOT_SYMBOLS else stem.upper().replace("~", "")  # `CON~.csv`: see data.store
     return None
 
 
@@ -110,7 +111,7 @@ def _bytes(path: Path) -> bytes:
     try:
         content = path.read_bytes()
         return gzip.decompress(content) if path.name.lower().endswith(".gz") else content
-    except (OSError, EOFError) as error:  # BadGzipFile is an OSError
+    except (OSError, EOFError, zlib.error) as error:  # BadGzipFile is an OSError
         raise DataError(f"{path}: cannot be read: {error}", code="BARS_MALFORMED", advice="replace the file") from error
 
 
@@ -122,12 +123,16 @@ def _parse(path: Path, symbol: str | None) -> dict[str, BarColumns]:
     absent = [name for name in wanted if name not in names]
     if absent:
         raise _malformed(path, 1, f"no column {', '.join(absent)} in {header!r}")
+    if b'"' in content or not _is_even(content, len(names)):
+        _blame(path, content, names)
     try:
         frame = _pandas(content, names, wanted)
         day_of = _days(frame["date"])
-    except (ValueError, UnicodeDecodeError, OverflowError):  # ParserError is a ValueError
-        _blame(path, content, names, wanted)
-        raise
+    except (ValueError, OverflowError) as error:  # ParserError and UnicodeDecodeError are ValueErrors
+        _blame(path, content, names)
+        raise DataError(f"{path}: {error}", code="BARS_MALFORMED", advice="correct the file") from error
+    if symbol is None and not frame["symbol"].str.strip().all():
+        _blame(path, content, names)
     values = [frame[f].to_numpy(np.float64) for f in FIELDS]
     if symbol is not None:
         return {symbol: _sorted(day_of, values)}
@@ -142,6 +147,15 @@ def _header(path: Path, content: bytes) -> tuple[str, list[str]]:
         raise _malformed(path, 1, f"byte {error.start} is not UTF-8") from error
     names = [name.strip().strip('"').lower() for name in next(csv.reader([text]), [])]
     return text, ["symbol" if name == "ticker" else name for name in names]
+
+
+def _is_even(content: bytes, width: int) -> bool:
+    """Whether every line that is not blank has `width` cells; pandas fills short lines and cuts long ones in silence."""
+    buffer = np.frombuffer(content if content.endswith(b"\n") else content + b"\n", dtype=np.uint8)
+    ends = np.flatnonzero(buffer == ord("\n"))
+    commas = np.diff(np.searchsorted(np.flatnonzero(buffer == ord(",")), ends), prepend=0)
+    blank = np.diff(ends, prepend=-1) <= 2  # nothing, or a carriage return, before the newline
+    return bool(((commas == width - 1) | blank).all())
 
 
 def _pandas(content: bytes, names: Sequence[str], wanted: Sequence[str]) -> Any:
@@ -179,13 +193,15 @@ def _sorted(days: Days, values: Sequence[Floats]) -> BarColumns:
 def _by_symbol(symbols: npt.NDArray[Any], days: Days, values: Sequence[Floats]) -> dict[str, BarColumns]:
     import pandas as pd
 
-    codes, texts = pd.factorize(symbols)
+    spellings, names = pd.factorize(symbols)
+    codes, texts = pd.factorize(np.array([str(name).strip().upper() for name in names], dtype=object))
+    codes = codes[spellings]
     order = np.lexsort((days, codes))
     edges = np.searchsorted(codes[order], np.arange(len(texts) + 1))
     out: dict[str, BarColumns] = {}
     for k, text in enumerate(texts):
         rows = order[edges[k] : edges[k + 1]]
-        out[str(text).strip().upper()] = BarColumns(days[rows], *(v[rows] for v in values))
+        out[str(text)] = BarColumns(days[rows], *(v[rows] for v in values))
     return out
 
 
@@ -194,26 +210,32 @@ def _malformed(path: Path, line: int, what: str) -> DataError:
     return DataError(f"{path} line {line}: {what}", code="BARS_MALFORMED", advice="correct or remove the line")
 
 
-def _blame(path: Path, content: bytes, names: Sequence[str], wanted: Sequence[str]) -> None:
+def _blame(path: Path, content: bytes, names: Sequence[str]) -> None:
     """Raise the DataError that names the first bad line; return only if none is found."""
     for number, raw in enumerate(content.split(b"\n")[1:], start=2):
         if not raw.strip():
             continue
         try:
-            cells = next(csv.reader([raw.decode("utf-8").rstrip("\r")]))
+            cells = next(csv.reader([raw.decode("utf-8").rstrip("\r")], strict=True))
+        except csv.Error as error:
+            raise _malformed(path, number, str(error)) from error
         except UnicodeDecodeError as error:
             raise _malformed(path, number, f"byte {error.start} is not UTF-8") from error
         if len(cells) != len(names):
             raise _malformed(path, number, f"{len(cells)} cells where the header has {len(names)}")
         row = dict(zip(names, cells, strict=True))
+        if not row.get("symbol", "-").strip():
+            raise _malformed(path, number, "no symbol")
         _check(path, number, "date", row["date"], parse_day)
         for name in FIELDS:
-            if row[name].strip() not in MISSING:
+            if row[name] not in MISSING:
                 _check(path, number, name, row[name], float)
 
 
 def _check(path: Path, number: int, name: str, text: str, parse: Callable[[str], object]) -> None:
     try:
+        if not text.strip():
+            raise ValueError("blank")
         parse(text)
     except ValueError as error:
         raise _malformed(path, number, f"{name} {text!r} is not a {'date' if name == 'date' else 'number'}") from error

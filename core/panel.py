@@ -9,6 +9,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -39,9 +40,8 @@ class Panel:
         """Raises ValueError when a symbol's dates are not strictly increasing: clean the bars first."""
         symbols = tuple(sorted(s for s in bars if len(bars[s])))
         if not symbols:
-            return cls(
-                (), np.empty(0, np.int32), *(np.empty((0, 0)) for _ in FIELDS), np.empty((0, 0), np.int32), np.empty(0, np.int32)
-            )
+            none, nothing = np.empty((0, 0)), np.empty(0, np.int32)
+            return cls((), nothing, none, none, none, none, none, np.empty((0, 0), np.int32), nothing)
         for symbol in symbols:
             if (np.diff(bars[symbol].dates) <= 0).any():
                 raise ValueError(f"{symbol}: dates must be strictly increasing")
@@ -65,7 +65,7 @@ class Panel:
         length = ((self.session_index >= 0) & (self.session_index < keep)).sum(axis=0).astype(np.int32)
         rows = int(length.max(initial=0))
         gone = np.arange(rows)[:, None] >= length[None, :]
-        blocks = {f: np.where(gone, np.nan, getattr(self, f)[:rows]) for f in FIELDS}
+        blocks: dict[str, Any] = {f: np.where(gone, np.nan, getattr(self, f)[:rows]) for f in FIELDS}
         index = np.where(gone, np.int32(-1), self.session_index[:rows]).astype(np.int32)
         return replace(self, sessions=self.sessions[:keep], **blocks, session_index=index, length=length)
 
@@ -73,7 +73,7 @@ class Panel:
         """These symbols in this order, always a copy; a name that is not here raises KeyError."""
         where = {s: k for k, s in enumerate(self.symbols)}
         columns = [where[s] for s in symbols]
-        blocks = {f: np.take(getattr(self, f), columns, axis=1) for f in FIELDS}
+        blocks: dict[str, Any] = {f: np.take(getattr(self, f), columns, axis=1) for f in FIELDS}
         return replace(
             self, symbols=tuple(symbols), **blocks, session_index=np.take(self.session_index, columns, axis=1),
             length=self.length[columns],

@@ -36,6 +36,10 @@ Row = tuple[float, float, float, float, float]
 
 
 class Sessions(Protocol):
+    @property
+    def first(self) -> date: ...
+    @property
+    def last(self) -> date: ...
     def sessions_between(self, start: date, end: date) -> list[date]: ...
 
 
@@ -50,14 +54,15 @@ class Revision:
 
 
 def file_name(symbol: str) -> str:
-    stem = symbol.split(".")[0]
-    return f"{symbol}~.csv" if stem in _RESERVED else f"{symbol}.csv"
+    """`CON.A` -> `CON~.A.csv`: Windows looks at what stands before the first dot."""
+    stem, dot, rest = symbol.partition(".")
+    return f"{stem}~{dot}{rest}.csv" if stem in _RESERVED else f"{symbol}.csv"
 
 
 def symbol_of(name: str) -> str | None:
     if not name.endswith(".csv") or name.startswith(("_", ".")):
         return None
-    return name.removesuffix(".csv").removesuffix("~")
+    return name.removesuffix(".csv").replace("~", "")
 
 
 class BarStore:
@@ -107,8 +112,7 @@ class BarStore:
         self.damaged = tuple(sorted({*self.damaged, symbol}))
 
     def last_session(self, symbol: str) -> date | None:
-        bars = self.bars(symbol)
-        return from_day(bars.dates[-1]) if len(bars) else None
+        return self.last_sessions([symbol]).get(symbol)
 
     def last_sessions(self, symbols: Iterable[str]) -> dict[str, date]:
         """Newest stored session per symbol, read from the end of each file."""
@@ -143,9 +147,14 @@ class BarStore:
         return revised
 
     def _append(self, symbol: str, bars: BarColumns) -> list[Revision]:
+        newest = self.last_session(symbol)
+        if newest is not None and len(bars) and to_day(newest) < bars.dates[0]:
+            self._write(symbol, bars, fresh=False)
+            return []
         before = self.bars(symbol)
         if not len(before):
-            self._write(symbol, bars, fresh=True)
+            if newest is None:  # else it was damaged or cleared just now, and these bars may not be its whole history
+                self._write(symbol, bars, fresh=True)
             return []
         newer = bars.dates > before.dates[-1]
         if newer.any():
@@ -171,29 +180,40 @@ class BarStore:
             return
 
     def write_actions(self, splits: Sequence[Split], dividends: Sequence[Dividend]) -> None:
-        """Add to the known splits and dividends; the same action twice is one action."""
+        """Add to the known splits and dividends; of one symbol and ex-date the newer word counts, never both."""
         with locked(self.folder / "_actions"):
             old_splits, old_dividends = self.read_actions()
-            _write_actions(self.folder / "_splits.csv", "symbol,ex_date,ratio", {*old_splits, *splits})
-            _write_actions(self.folder / "_dividends.csv", "symbol,ex_date,amount", {*old_dividends, *dividends})
+            _write_actions(self.folder / "_splits.csv", "symbol,ex_date,ratio", [*old_splits, *splits])
+            _write_actions(self.folder / "_dividends.csv", "symbol,ex_date,amount", [*old_dividends, *dividends])
 
     def read_actions(self) -> tuple[list[Split], list[Dividend]]:
+        """Nothing stored yet reads as none. Splits gone while dividends are there, or a damaged file, is a DataError:
+        unadjusted prices would look like crashes."""
+        if (self.folder / "_dividends.csv").exists() and not (self.folder / "_splits.csv").exists():
+            raise DataError(
+                f"{self.folder / '_splits.csv'} is missing", code="ACTIONS_MISSING",
+                advice=f"delete the folder {self.folder}; it is fetched again",
+            )  # fmt: skip
         splits = [Split(s, d, v) for s, d, v in _read_actions(self.folder / "_splits.csv")]
         dividends = [Dividend(s, d, v) for s, d, v in _read_actions(self.folder / "_dividends.csv")]
         return splits, dividends
 
     # ------------------------------------------------------------ the panel
-    def load_panel(self, symbols: Sequence[str], upto: date) -> Panel:
+    def load_panel(self, symbols: Sequence[str], upto: date, *, basis: date | None = None) -> Panel:
         """Clean, split-adjusted bars of these symbols up to and including session `upto`; symbols without bars are left out.
 
+        basis : the session in whose shares prices are told, `upto` unless given. A split of the session about to trade
+        (ex-date after `upto`) counts only when `basis` is that session.
         Raises DataError CACHE_CLEARED when the files vanish while being read.
         """
         listing = self._listing()
         key = hashlib.sha256(json.dumps(sorted(listing.items())).encode()).hexdigest()[:24]
         whole = self._open(key) or self._build(key, listing)
-        wanted = [s for s in sorted(set(symbols)) if s in set(whole.symbols)]
-        panel = whole.select(wanted).truncated(upto)
-        return adjust_for_splits(panel, self.read_actions()[0], upto)
+        panel = whole.select(sorted(set(symbols) & set(whole.symbols))).truncated(upto)
+        splits = self.read_actions()[0]
+        if listing.keys() - self._listing().keys() - set(map(file_name, self.damaged)):
+            raise _cleared(self.source, "a file")  # the listing, the bars or the splits may be half of what there was
+        return adjust_for_splits(panel, splits, basis or upto)
 
     def quarantined(self, session: date) -> dict[str, str]:
         """Symbols of the last loaded panel whose bar of that session was taken out, with the reason code."""
@@ -229,9 +249,7 @@ class BarStore:
             try:
                 contents[str(symbol_of(name))] = (self.folder / name).read_bytes()
             except FileNotFoundError as error:
-                raise DataError(
-                    f"{self.source}: {name} was removed while being read", code="CACHE_CLEARED", advice="run again"
-                ) from error
+                raise _cleared(self.source, name) from error
         self.damaged = ()
         parsed = _parse_many(contents)
         for symbol in sorted(set(contents) - set(parsed)):
@@ -240,8 +258,12 @@ class BarStore:
 
     def _save(self, key: str, panel: Panel, flags: Mapping[str, Mapping[str, str]]) -> None:
         """Write a new generation beside the old ones, then remove those; failure to save costs only time."""
-        self._panels.mkdir(parents=True, exist_ok=True)
-        draft = Path(tempfile.mkdtemp(prefix=".draft-", dir=self._panels))
+        with contextlib.suppress(OSError):  # cleared meanwhile, or the disk is full
+            self._panels.mkdir(parents=True, exist_ok=True)
+            draft = Path(tempfile.mkdtemp(prefix=".draft-", dir=self._panels))
+            self._save_to(draft, key, panel, flags)
+
+    def _save_to(self, draft: Path, key: str, panel: Panel, flags: Mapping[str, Mapping[str, str]]) -> None:
         try:
             for name in (*_BLOCKS, "sessions", "length"):
                 np.save(draft / f"{name}.npy", getattr(panel, name))
@@ -254,6 +276,10 @@ class BarStore:
                 shutil.rmtree(folder, ignore_errors=True)  # Windows keeps a mapped one until its reader ends
         finally:
             shutil.rmtree(draft, ignore_errors=True)
+
+
+def _cleared(source: str, what: str) -> DataError:
+    return DataError(f"{source}: {what} was removed while being read", code="CACHE_CLEARED", advice="run again")
 
 
 def newest_source(cache: Path, symbol: str) -> str | None:
@@ -287,6 +313,8 @@ def _parse(content: bytes) -> BarColumns | None:
         return None
     try:
         cells = [line.decode("ascii").split(",") for line in lines[1:-1]]
+        if any(len(row) != 6 for row in cells):
+            return None
         days = np.array([parse_day(row[0]) for row in cells], dtype=np.int32)
         values = np.array([[float(x) for x in row[1:6]] for row in cells], dtype=np.float64).reshape(-1, 5)
     except (ValueError, IndexError, UnicodeDecodeError):
@@ -303,7 +331,7 @@ def _parse_many(contents: Mapping[str, bytes]) -> dict[str, BarColumns]:
     for symbol, content in contents.items():
         end = content.rfind(b"\n") + 1
         head, _, body = content[:end].partition(b"\n")
-        if head.strip() == HEADER.encode():
+        if head.strip() == HEADER.encode() and body.count(b",") == 5 * body.count(b"\n"):
             bodies.append(body)
             counts.append(body.count(b"\n"))
             symbols.append(symbol)
@@ -317,7 +345,7 @@ def _parse_many(contents: Mapping[str, bytes]) -> dict[str, BarColumns]:
         if len(days) != sum(counts) or (codes < 0).any():
             raise ValueError("a line went missing")
     except (ValueError, OverflowError):
-        return {s: bars for s in symbols if (bars := _parse(contents[s])) is not None}
+        return {s: bars for s, content in contents.items() if (bars := _parse(content)) is not None}
     values = [frame[f].to_numpy(np.float64) for f in FIELDS]
     out, start = {}, 0
     for symbol, count in zip(symbols, counts, strict=True):
@@ -333,10 +361,11 @@ def _cleaned(
     bars: Mapping[str, BarColumns], calendar: Sessions, last: date
 ) -> tuple[dict[str, BarColumns], dict[str, dict[str, str]]]:
     """Clean series, and {session: {symbol: code}} of what was taken out."""
-    from data.quality import clean
+    from data.quality import clean, session_days
 
+    last = min(last, calendar.last)  # a bar dated beyond all known sessions is wrong; the calendar need not grow for it
     first = min(int(b.dates[0]) for b in bars.values() if len(b))
-    sessions = np.array([to_day(d) for d in calendar.sessions_between(from_day(first), last)], dtype=np.int32)
+    sessions = session_days(calendar, first, last)
     flags: dict[str, dict[str, str]] = {}
     kept = {}
     for symbol, own in bars.items():
@@ -364,15 +393,21 @@ def _row(bars: BarColumns, k: int) -> Row:
 
 def _write_actions(path: Path, header: str, actions: Collection[Any]) -> None:
     name = header.rsplit(",", 1)[1]
-    rows = sorted((a.symbol, a.ex_date.isoformat(), getattr(a, name)) for a in actions)
-    write_atomic(path, "".join([header + "\n", *(f"{s},{d},{v!r}\n" for s, d, v in rows)]).encode(), durable=False)
+    known = {(a.symbol, a.ex_date.isoformat()): float(getattr(a, name)) for a in actions}
+    rows = [f"{s},{d},{v!r}\n" for (s, d), v in sorted(known.items())]
+    write_atomic(path, "".join([header + "\n", *rows]).encode(), durable=False)
 
 
 def _read_actions(path: Path) -> list[tuple[str, date, float]]:
     try:
-        lines = path.read_text(encoding="ascii").splitlines()[1:]
+        text = path.read_text(encoding="ascii")
+        if not text.startswith("symbol,ex_date,") or not text.endswith("\n"):
+            raise ValueError("half-written")
+        lines = text.splitlines()[1:]
         return [(s, date.fromisoformat(d), float(v)) for s, d, v in (line.split(",") for line in lines)]
     except FileNotFoundError:
         return []
     except ValueError as error:
-        raise DataError(f"{path}: {error}", code="ACTIONS_MALFORMED", advice="delete the file; it is fetched again") from error
+        raise DataError(f"{path}: {error}", code="ACTIONS_MALFORMED",
+            advice=f"delete the folder {path.parent}; it is fetched again",
+        ) from error

@@ -280,8 +280,7 @@ def _write_actions(work: _Work, splits: Sequence[Split], dividends: Sequence[Div
 # ---------------------------------------------------------------- grouped
 def _grouped(work: _Work, plan: _Plan) -> None:
     """One request per missing session; then one per symbol that has a hole before them and trades again."""
-    needed = set(plan.behind)
-    alone = set(plan.lagging)
+    bulk = set(plan.behind) - set(plan.lagging)
     closes = _stored_closes(work, plan.missing)
     counts: list[int] = []
     pending: dict[Symbol, list[DatedRow]] = {}
@@ -296,7 +295,7 @@ def _grouped(work: _Work, plan: _Plan) -> None:
         closes = fresh
         for symbol, row in good.items():
             last = plan.lasts[symbol]
-            if symbol in needed - alone and (last is None or session > last):
+            if symbol in bulk and (last is None or session > last):
                 pending.setdefault(symbol, []).append((session, *row))
         if place % _FLUSH_SESSIONS == 0:
             _flush(work, plan.lasts, pending)

@@ -41,7 +41,7 @@ def main() -> int:
 
         universe = load_universe(REPO_ROOT / settings.universe.path, default=False)
         market: Market = SimulatedMarket(
-            settings.venue.seed, calendar, dict(universe.sectors), cache=home().cache / "market"
+            settings.venue.seed, calendar, {str(s): sector for s, sector in universe.sectors.items()}, cache=home().cache / "market"
         )
     else:
         market = open_bars_market(Path(arguments.market))

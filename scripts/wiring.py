@@ -229,7 +229,7 @@ def multi_source(context: Context) -> MultiSource:
 
 def _providers(context: Context) -> list[DailyProvider]:
     data, calendar, clock = context.settings.data, context.calendar, context.clock
-    bounds = {"timeout_s": data.request_timeout_s, "deadline_s": data.request_deadline_s, "calendar": calendar}
+    bounds: Any = {"timeout_s": data.request_timeout_s, "deadline_s": data.request_deadline_s, "calendar": calendar}
     if not context.real_data:
         from data.providers.simulated import SimulatedProvider
 
@@ -265,7 +265,7 @@ def data_from_store(context: Context, universe: Universe, progress: Any = None) 
     first = context.calendar.offset(session, 1 - context.settings.data.history_sessions)
     report = update(
         lambda source: store_for(context, source), multi_source(context), universe.symbols,
-        context.calendar.sessions_between(first, session), context.clock, cache=context.home.cache, progress=progress,
+        context.calendar.sessions_between(first, session), context.calendar, context.clock, cache=context.home.cache, progress=progress,
         min_coverage=context.settings.data.min_coverage_pct, workers=context.settings.data.backfill_workers,
     )  # fmt: skip
     for failure in report.failed_before:
@@ -308,7 +308,7 @@ def build_market(context: Context, universe: Universe | None = None) -> Market:
 
         listed = load_universe(REPO_ROOT / context.settings.universe.path, default=False)
         return SimulatedMarket(
-            context.settings.venue.seed, context.calendar, dict(listed.sectors), cache=context.home.cache / "market"
+            context.settings.venue.seed, context.calendar, {str(s): sector for s, sector in listed.sectors.items()}, cache=context.home.cache / "market"
         )
     from core.market.real import open_bars_market
 
@@ -359,8 +359,6 @@ def closing(context: Context) -> Iterator[Context]:
     try:
         yield context
     finally:
-        if context.multi is not None:
-            context.multi.close()
         if context.venue is not None:
             context.venue.stop()
 
