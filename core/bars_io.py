@@ -88,7 +88,7 @@ def read_bars(path: Path, symbols: Collection[str] | None = None) -> dict[str, B
             if symbol is not None and (symbols is None or symbol in symbols):
                 found.update(_parse(file, symbol))
         if not found:
-            raise DataError(f"{path} holds no SYMBOL.csv that was asked for", code="BARS_MISSING", advice="check --bars")
+            raise DataError(f"{path} holds no SYMBOL.csv asked for", code="BARS_MISSING", advice="check --bars")
         return found
     if not path.is_file():
         raise DataError(f"{path}: no such file or folder", code="BARS_MISSING", advice="check --bars")
@@ -150,7 +150,7 @@ def _header(path: Path, content: bytes) -> tuple[str, list[str]]:
 
 
 def _is_even(content: bytes, width: int) -> bool:
-    """Whether every line that is not blank has `width` cells; pandas fills short lines and cuts long ones in silence."""
+    """Whether every line but blank ones has `width` cells; pandas fills short lines and cuts long ones in silence."""
     buffer = np.frombuffer(content if content.endswith(b"\n") else content + b"\n", dtype=np.uint8)
     ends = np.flatnonzero(buffer == ord("\n"))
     commas = np.diff(np.searchsorted(np.flatnonzero(buffer == ord(",")), ends), prepend=0)

@@ -21,7 +21,7 @@ from core.bars_io import FIELDS, BarColumns, Days, Floats, Split, to_day
 class Panel:
     """symbols (n_symbols,) · sessions (n_sessions,) int32 days, ascending, the union of all dates ·
     open … volume (max_bars, n_symbols) float64, NaN after a symbol's last bar ·
-    session_index (max_bars, n_symbols) int32 into sessions, -1 after the last bar · length (n_symbols,) bars per symbol.
+    session_index (max_bars, n_symbols) int32 into sessions, -1 after the last bar · length (n_symbols,) own bars.
     Prices USD per share on one basis, volume shares.
     """
 

@@ -200,7 +200,7 @@ class BarStore:
 
     # ------------------------------------------------------------ the panel
     def load_panel(self, symbols: Sequence[str], upto: date, *, basis: date | None = None) -> Panel:
-        """Clean, split-adjusted bars of these symbols up to and including session `upto`; symbols without bars are left out.
+        """Clean, split-adjusted bars of these symbols up to and with session `upto`; those without bars are left out.
 
         basis : the session in whose shares prices are told, `upto` unless given. A split of the session about to trade
         (ex-date after `upto`) counts only when `basis` is that session.
@@ -337,8 +337,8 @@ def _parse_many(contents: Mapping[str, bytes]) -> dict[str, BarColumns]:
             symbols.append(symbol)
     try:
         frame = pd.read_csv(
-            io.BytesIO(b"".join(bodies)), header=None, names=["date", *FIELDS], dtype={"date": str, **dict.fromkeys(FIELDS, float)},
-            engine="c", index_col=False, skip_blank_lines=False,
+            io.BytesIO(b"".join(bodies)), header=None, names=["date", *FIELDS],
+            dtype={"date": str, **dict.fromkeys(FIELDS, float)}, engine="c", index_col=False, skip_blank_lines=False,
         )  # fmt: skip
         codes, texts = pd.factorize(frame["date"])
         days = np.array([parse_day(str(t)) for t in texts], dtype=np.int32)[codes]
@@ -363,7 +363,6 @@ def _cleaned(
     """Clean series, and {session: {symbol: code}} of what was taken out."""
     from data.quality import clean, session_days
 
-    last = min(last, calendar.last)  # a bar dated beyond all known sessions is wrong; the calendar need not grow for it
     first = min(int(b.dates[0]) for b in bars.values() if len(b))
     sessions = session_days(calendar, first, last)
     flags: dict[str, dict[str, str]] = {}

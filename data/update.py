@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Protocol
@@ -132,7 +132,8 @@ def update(
 ) -> UpdateReport:
     """Bring the first vendor that can to the last completed one of `sessions` (those wanted, ascending).
 
-    No request is made when a vendor's store already has that session for `min_coverage` of the symbols (0..1).
+    When a vendor's store already has that session for `min_coverage` of the symbols (0..1) no request is made, unless
+    the VIX of that session is still unknown: then that is asked for again.
     cache : the folder that holds <vendor>/, default KOBE_HOME/cache. Raises DataError ALL_PROVIDERS_FAILED, or
     CACHE_CLEARED when the files keep vanishing; ValueError when there is nothing to update.
     """
@@ -141,10 +142,10 @@ def update(
     if not wanted or not days:
         raise ValueError("update needs symbols and completed sessions")
     cache = cache if cache is not None else home().cache
+    before = sum(provider.requests for provider in multi.providers)
     current = _already_current(store_for, multi, wanted, days[-1], min_coverage, cache)
     if current is not None:
-        return current
-    before = sum(provider.requests for provider in multi.providers)
+        return replace(current, requests=sum(provider.requests for provider in multi.providers) - before)
     until = clock.now().astimezone(NEW_YORK).date()
 
     def attempt(provider: DailyProvider) -> tuple[_Work, _Plan]:
@@ -200,7 +201,7 @@ def _already_current(
         if coverage >= min_coverage:
             return UpdateReport(
                 source=provider.name, simulated=provider.simulated, session=newest, requests=0, refused=refused,
-                coverage=coverage, vix=VixStore(cache, provider.name).level(newest),
+                coverage=coverage, vix=_update_vix(multi, provider, cache, newest),
             )  # fmt: skip
     return None
 

@@ -11,7 +11,7 @@ from core.errors import DataError
 from core.files import locked, write_atomic
 
 FILE = "_VIX.csv"
-SIMULATED = "simulated"
+VENDORS = frozenset({"polygon", "alpaca", "yfinance", "stooq"})  # every other folder holds an embedded venue's bars
 _HEADER = "date,close,source"
 _LOWEST, _HIGHEST = 1.0, 500.0  # outside this the figure is no VIX (record close: 82.69, lowest 9.14)
 
@@ -85,7 +85,7 @@ def cached_level(cache: Path, session: date, *, simulated_too: bool) -> float | 
         except FileNotFoundError:
             continue  # the cache may be cleared at any moment
     for _, source in sorted(newest_first, reverse=True):
-        if source == SIMULATED and not simulated_too:
+        if source not in VENDORS and not simulated_too:
             continue
         level = VixStore(cache, source).level(session)
         if level is not None:

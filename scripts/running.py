@@ -274,8 +274,9 @@ def _facts(
 
 def _profit(trade: Any) -> Decimal:
     """Realised USD before regulatory fees, which the broker books a day later."""
-    got = sum(((f.price or Decimal(0)) * f.quantity for f in trade.exits), Decimal(0))
-    return got - trade.entry_price * sum(f.quantity for f in trade.exits)
+    got: Decimal = sum(((f.price or Decimal(0)) * f.quantity for f in trade.exits), Decimal(0))
+    spent: Decimal = trade.entry_price * sum(f.quantity for f in trade.exits)
+    return got - spent
 
 
 def _tables(context: wiring.Context, ledger: Ledger, reports: list[RunReport], facts: dict[str, Any]) -> str:

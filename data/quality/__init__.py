@@ -26,9 +26,15 @@ BAR_NON_POSITIVE = "BAR_NON_POSITIVE"
 BAR_NEGATIVE_VOLUME = "BAR_NEGATIVE_VOLUME"
 BAR_RANGE = "BAR_RANGE"
 NO_BAR = "NO_BAR"
+FILE_DAMAGED = "FILE_DAMAGED"
+RECENT_SESSIONS = 20  # how far back a missing session is worth telling
 
 
 class Sessions(Protocol):
+    @property
+    def first(self) -> date: ...
+    @property
+    def last(self) -> date: ...
     def sessions_between(self, start: date, end: date) -> list[date]: ...
 
 
@@ -39,10 +45,17 @@ class Flag:
     detail: str
 
 
+def session_days(calendar: Sessions, first: int, last: date) -> Days:
+    """Sessions from day number `first` to `last`, as far as the calendar knows them: a bar outside is no session's."""
+    known = calendar.sessions_between(max(from_day(first), calendar.first), min(last, calendar.last))
+    return np.array([to_day(d) for d in known], dtype=np.int32)
+
+
 def clean(bars: BarColumns, sessions: Days, last: date) -> tuple[BarColumns, list[Flag]]:
     """The bars that may be used, and a flag for each one taken out.
 
-    sessions : (n,) int32 days, ascending, covering the bars' span. last : newest completed session; later bars are partial.
+    sessions : (n,) int32 days, ascending, covering the bars' span.
+    last : newest completed session; later bars are partial.
     Clean bars come back as the very same object. The first rule that objects names the bar.
     """
     codes = _codes(bars, sessions, to_day(last))
@@ -63,7 +76,7 @@ def _codes(bars: BarColumns, sessions: Days, last: int) -> npt.NDArray[np.str_]:
         same[1:] |= twin
         same[:-1] |= twin
     at = np.searchsorted(sessions, days)
-    known = (at < len(sessions)) & (sessions[np.minimum(at, max(len(sessions) - 1, 0))] == days) if len(sessions) else same & False
+    known = np.append(sessions, -1)[at] == days  # -1: past the last session
     with np.errstate(invalid="ignore"):
         rules = (
             (BAR_PARTIAL, days > last),
@@ -72,7 +85,7 @@ def _codes(bars: BarColumns, sessions: Days, last: int) -> npt.NDArray[np.str_]:
             (BAR_NOT_FINITE, ~(np.isfinite(prices).all(axis=0) & np.isfinite(bars.volume))),
             (BAR_NON_POSITIVE, (prices <= 0).any(axis=0)),
             (BAR_NEGATIVE_VOLUME, bars.volume < 0),
-            (BAR_RANGE, (bars.low > np.minimum(bars.open, bars.close)) | (bars.high < np.maximum(bars.open, bars.close))),
+            (BAR_RANGE, (prices.min(axis=0) < bars.low) | (prices.max(axis=0) > bars.high)),
         )
     for code, hit in reversed(rules):
         out[hit] = code
@@ -90,7 +103,7 @@ def clean_all(
     if not any(len(b) for b in bars.values()):
         return dict(bars), {}
     first = min(int(b.dates[0]) for b in bars.values() if len(b))
-    sessions = np.array([to_day(d) for d in calendar.sessions_between(from_day(first), last)], dtype=np.int32)
+    sessions = session_days(calendar, first, last)
     kept: dict[str, BarColumns] = {}
     out: dict[str, str] = {}
     for symbol, own in bars.items():
@@ -115,7 +128,7 @@ def unexplained_jumps(bars: BarColumns, ratios: Mapping[date, float], window: in
 def check_recent_data(symbol: str) -> dict[str, Any]:
     """The runbook's one-liner: is the newest stored data of one symbol believable?
 
-    Returns {symbol, status: ok | flagged | no_data, source, last_session, findings: [{code, session, detail}]}.
+    Returns {symbol, status: ok | flagged | no_data, source, last_session, findings: [{code, session, detail}], counts}.
     """
     from core.clock import SystemClock
     from core.domain import canonical_symbol
@@ -126,7 +139,7 @@ def check_recent_data(symbol: str) -> dict[str, Any]:
     name = str(canonical_symbol(symbol))
     source = newest_source(home().cache, name)
     if source is None:
-        return {"symbol": name, "status": "no_data", "source": None, "last_session": None, "findings": []}
+        return {"symbol": name, "status": "no_data", "source": None, "last_session": None, "findings": [], "counts": {}}
     store = BarStore(home().cache, source)
     bars = store.bars(name)
     calendar = market_calendar()
@@ -135,8 +148,9 @@ def check_recent_data(symbol: str) -> dict[str, Any]:
     ratios = {s.ex_date: s.ratio for s in store.read_actions()[0] if s.symbol == name}
     findings = flags + unexplained_jumps(kept, ratios)
     newest = from_day(kept.dates[-1]) if len(kept) else None
-    if newest is None or newest < last:
-        findings.append(Flag(NO_BAR, last, f"newest bar is {newest}"))
+    findings += _gaps(kept, calendar, last) if len(kept) else [Flag(NO_BAR, last, "no usable bar")]
+    if store.damaged:
+        findings.append(Flag(FILE_DAMAGED, last, "the file was set aside; the next update fetches it again"))
     return {
         "symbol": name, "status": "flagged" if findings else "ok", "source": source,
         "last_session": newest.isoformat() if newest else None,
@@ -148,5 +162,10 @@ def check_recent_data(symbol: str) -> dict[str, Any]:
 def _cleaned(bars: BarColumns, calendar: Sessions, last: date) -> tuple[BarColumns, list[Flag]]:
     if not len(bars):
         return bars, []
-    days = calendar.sessions_between(from_day(bars.dates[0]), last)
-    return clean(bars, np.array([to_day(d) for d in days], dtype=np.int32), last)
+    return clean(bars, session_days(calendar, int(bars.dates[0]), last), last)
+
+
+def _gaps(bars: BarColumns, calendar: Sessions, last: date) -> list[Flag]:
+    """Sessions of the newest RECENT_SESSIONS that have no usable bar, from the symbol's first bar on."""
+    recent = session_days(calendar, int(bars.dates[0]), last)[-RECENT_SESSIONS:]
+    return [Flag(NO_BAR, from_day(day), "no usable bar") for day in np.setdiff1d(recent, bars.dates)]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -53,7 +53,9 @@ def load_universe(
     return Universe(tuple(symbols), sectors, digest, tuple(warnings))
 
 
-def _refusal(code: str, message: str, advice: str = "name another file with --universe, or restore this one") -> ConfigError:
+def _refusal(
+    code: str, message: str, advice: str = "name another file with --universe, or restore this one"
+) -> ConfigError:
     return ConfigError(message, code=code, advice=advice)
 
 
@@ -67,24 +69,27 @@ def _text(path: Path) -> str:
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise _refusal("UNIVERSE_ENCODING", f"{path}: byte at offset {error.start} is not UTF-8") from error
+        at = error.start + (3 if content.startswith(b"\xef\xbb\xbf") else 0)  # the codec does not count the BOM
+        raise _refusal("UNIVERSE_ENCODING", f"{path}: byte at offset {at} is not UTF-8") from error
 
 
 def _rows(path: Path, text: str) -> tuple[list[Symbol], dict[Symbol, str | None], list[str]]:
     lines = text.splitlines()
-    delimiter = ";" if lines and lines[0].count(";") > lines[0].count(",") else ","
+    first = next((line for line in lines if line.strip()), "")
+    delimiter = ";" if first.count(";") > first.count(",") else ","
     symbols: list[Symbol] = []
     sectors: dict[Symbol, str | None] = {}
     warnings: list[str] = []
     columns: tuple[int, int | None] | None = None
-    for number, cells in enumerate(csv.reader(lines, delimiter=delimiter), start=1):
-        cells = [c.strip() for c in cells]
-        if not any(cells):
-            continue
+    width = 0
+    for number, cells in _records(path, lines, delimiter):
         if columns is None:
-            columns, is_header = _columns(path, cells)
+            width = len(cells)
+            columns, is_header = _columns(path, [c.strip() for c in cells])
             if is_header:
                 continue
+        if len(cells) > width:
+            raise _refusal("UNIVERSE_MALFORMED", f"{path} line {number}: {len(cells)} cells, {width} are expected")
         symbol_at, sector_at = columns
         raw = cells[symbol_at] if symbol_at < len(cells) else ""
         try:
@@ -96,17 +101,30 @@ def _rows(path: Path, text: str) -> tuple[list[Symbol], dict[Symbol, str | None]
         if symbol in sectors:
             warnings.append(f"line {number}: {symbol} is listed twice, the first is kept")
             continue
-        sector = cells[sector_at] if sector_at is not None and sector_at < len(cells) else ""
+        sector = cells[sector_at].strip() if sector_at is not None and sector_at < len(cells) else ""
         symbols.append(symbol)
         sectors[symbol] = sector or None
     return symbols, sectors, warnings
+
+
+def _records(path: Path, lines: Sequence[str], delimiter: str) -> Iterator[tuple[int, list[str]]]:
+    """(line number, cells) of every line that is not blank, without the empty cells that trailing commas make."""
+    reader = csv.reader(lines, delimiter=delimiter, strict=True)  # strict: an open quote would swallow the rest
+    try:
+        for cells in reader:
+            while cells and not cells[-1].strip():
+                cells.pop()
+            if cells:
+                yield reader.line_num, cells
+    except csv.Error as error:
+        raise _refusal("UNIVERSE_MALFORMED", f"{path} line {reader.line_num}: {error}") from error
 
 
 def _columns(path: Path, first: Sequence[str]) -> tuple[tuple[int, int | None], bool]:
     """Where symbol and sector stand; without a header the file must be one column of symbols."""
     names = [name.lower() for name in first]
     for header in _SYMBOL_HEADERS:
-        if header in names and (first[names.index(header)] != header.upper() or len(first) > 1):
+        if header in names:
             return (names.index(header), names.index("sector") if "sector" in names else None), True
     if len([c for c in first if c]) > 1:
         raise _refusal("UNIVERSE_MALFORMED", f"{path} line 1: no column named symbol in {', '.join(first)}")

@@ -210,6 +210,10 @@ def test_vix_unknown_stays_unknown(world):
     here = world(FEW)
     here.server.vix = 0.0
     assert here.run(FEW, here.server.sessions[-3:]).vix is None
+    here.server.vix = 30.5
+    again = here.run(FEW, here.server.sessions[-3:])
+    assert (again.vix, again.requests) == (30.5, 1)  # the bars are there; only the VIX is asked for again
+    VixStore(home().cache, "polygon").path.unlink()
     store = VixStore(home().cache, "polygon")
     assert store.level(FRIDAY) is None
     with pytest.raises(ValueError):
