@@ -8,7 +8,7 @@ from decimal import Decimal
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Protocol
 
-from core.domain import Account, Order, Position, Side, Symbol
+from core.domain import Account, Fill, Order, Position, Side, Symbol
 from core.errors import BrokerDown
 from execution.ledger import Ledger
 from execution.protection import orphans
@@ -25,6 +25,7 @@ class BreakKind(StrEnum):
     MISSING_POSITION = "MISSING_POSITION"  # we hold what the broker does not
     ORPHAN_ORDER = "ORPHAN_ORDER"  # open at the broker, belongs to nothing of ours
     UNSETTLED_INTENT = "UNSETTLED_INTENT"  # may be live
+    FOREIGN_FILL = "FOREIGN_FILL"  # an execution of no order of ours
     MISSING_PROTECTION = "MISSING_PROTECTION"  # an open trade without its stop
 
 
@@ -140,7 +141,7 @@ def _protection_breaks(ledger: Ledger, open_orders: Sequence[Order]) -> list[Bre
 
 def record_breaks(journal: Journal, breaks: Sequence[Break], ledger: Ledger) -> None:
     """Write each break and lock its symbol; unlock what was locked for a break and has none any more."""
-    locks = {b.symbol for b in breaks if b.kind is not BreakKind.MISSING_PROTECTION}
+    locks = {b.symbol for b in breaks if b.kind not in (BreakKind.MISSING_PROTECTION, BreakKind.FOREIGN_FILL)}
     for found in breaks:
         journal.append("break_found", {
             "symbol": str(found.symbol), "kind": str(found.kind), "cause": found.cause, "ours": found.ours,
@@ -191,3 +192,15 @@ def force_sync(
             journal.append("symbol_unlocked", {"symbol": str(symbol), "code": "SYNCED"})
     store.set_positions({symbol: positions[symbol] for symbol in whole})
     return whole
+
+
+def foreign_fills(ledger: Ledger, fills: Sequence[Fill]) -> tuple[Break, ...]:
+    """Executions at the broker that belong to no order of ours: a manual trade, or a journal that was restored."""
+    known = {order.order_id for order in ledger.orders.values() if order.order_id}
+    return tuple(
+        Break(symbol=fill.symbol, kind=BreakKind.FOREIGN_FILL, cause="traded outside, or an old journal was restored",
+              ours="none", theirs=f"{fill.side} {fill.quantity} @ {fill.price} at {fill.at:%Y-%m-%d %H:%M}Z",
+              proposal="check the broker's own record; positions are compared separately")
+        for fill in fills
+        if fill.order_id not in known
+    )  # fmt: skip

@@ -1,0 +1,49 @@
+"""Cancel every open order at the broker and look until none is left. Works while the kill switch is on.
+
+Exit: 0 nothing is open · 1 some could not be cancelled · 2 usage · 10 configuration · 11 state damaged ·
+30 broker unreachable
+"""
+
+from __future__ import annotations
+
+import argparse
+import pathlib
+import sys
+from collections.abc import Sequence
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+
+from core import cli
+from core.errors import Exit
+
+
+def parser() -> argparse.ArgumentParser:
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("--mode", choices=("paper", "live"), default="paper", help="which broker")
+    cli.add_common(p)
+    return p
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = parser().parse_args(argv)
+    from core.domain import Mode
+    from execution.emergency import cancel_all
+    from scripts import trading, wiring
+
+    context = wiring.open_context(args, mode=Mode(args.mode))
+    wiring.resume_replayed_account(context)
+    with wiring.closing(context):
+        desk = trading.open_desk(context)
+        result = cancel_all(desk.broker, desk.journal, context.clock, desk=desk)
+    if args.json:
+        cli.print_json({"cancelled": result.cancelled, "failed": dict(result.failed), "remaining": result.remaining})
+    else:
+        cli.out(wiring.describe(context, data_source="none", simulated=False))
+        cli.out(f"cancelled {len(result.cancelled)}, still open {len(result.remaining)}")
+        for order_id, why in sorted(result.failed.items()):
+            cli.out(f"  {order_id}: {why}")
+    return Exit.OK if result.done else Exit.NO
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(main))

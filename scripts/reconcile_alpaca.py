@@ -1,0 +1,101 @@
+"""Compare what the journal says we hold with the broker, and print every break. Changes nothing without --force-sync.
+
+  --full        also read the broker's fills of the last week and name those that are not ours
+  --force-sync  after showing the difference, make ours what the broker says; written to the journal
+Exit: 0 in step · 1 breaks remain · 2 usage · 10 configuration · 11 state damaged · 30 broker unreachable, or its answer
+cannot be believed
+"""
+
+from __future__ import annotations
+
+import argparse
+import pathlib
+import sys
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+
+from core import cli
+from core.errors import Exit
+
+if TYPE_CHECKING:
+    from execution.desk import Desk
+    from execution.reconcile import Break
+
+FULL_DAYS = 7
+
+
+def parser() -> argparse.ArgumentParser:
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("--mode", choices=("paper", "live"), default="paper", help="which broker")
+    p.add_argument("--full", action="store_true", help="also compare the last week's fills")
+    p.add_argument("--force-sync", action="store_true", help="make ours what the broker says")
+    p.add_argument("--reason", default="operator asked", help="with --force-sync: kept in the journal")
+    cli.add_common(p)
+    return p
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = parser().parse_args(argv)
+    from core.domain import Mode
+    from scripts import trading, wiring
+
+    context = wiring.open_context(args, mode=Mode(args.mode))
+    wiring.resume_replayed_account(context)
+    with wiring.closing(context):
+        desk = trading.open_desk(context)
+        desk.journal.repair()
+        breaks = look(desk, full=args.full)
+        if not args.json:
+            cli.out(wiring.describe(context, data_source="none", simulated=False))
+            for note in context.notes:
+                cli.out(note)
+            cli.out(render(breaks))
+        if args.force_sync:
+            sync(context, desk, args.reason)
+            breaks = look(desk, full=args.full)
+            if not args.json:
+                cli.out("after the sync: " + render(breaks))
+    if args.json:
+        from execution.session import break_json
+
+        cli.print_json({"in_step": not breaks, "breaks": [break_json(b) for b in breaks]})
+    return Exit.NO if breaks else Exit.OK
+
+
+def look(desk: Desk, *, full: bool) -> tuple[Break, ...]:
+    """Every break now; they are written to the journal and lock their symbols."""
+    from execution.reconcile import find_breaks, foreign_fills, record_breaks
+
+    broker, ledger = desk.broker, desk.ledger()
+    found = find_breaks(ledger, broker.positions(), broker.open_orders(), account=broker.account())
+    if full:
+        fills = broker.fills(desk.clock.now() - timedelta(days=FULL_DAYS))
+        found = (*found, *foreign_fills(ledger, fills))
+    record_breaks(desk.journal, found, ledger)
+    return found
+
+
+def sync(context: object, desk: Desk, reason: str) -> None:
+    from execution.reconcile import force_sync
+    from portfolio.state_manager import StateManager
+    from scripts import wiring
+
+    assert isinstance(context, wiring.Context)
+    force_sync(
+        desk.journal, StateManager(context.home, context.clock), desk.broker.positions(), ledger=desk.ledger(),
+        account=desk.broker.account(), reason=reason,
+    )  # fmt: skip
+
+
+def render(breaks: Sequence[Break]) -> str:
+    if not breaks:
+        return "in step: journal and broker agree"
+    rows = [[b.symbol, str(b.kind), b.ours, b.theirs, b.cause, b.proposal] for b in breaks]
+    return cli.table(["symbol", "break", "ours", "theirs", "cause", "proposal"], rows)
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(main))
