@@ -162,11 +162,20 @@ def _pandas(content: bytes, names: Sequence[str], wanted: Sequence[str]) -> Any:
     import pandas as pd
 
     return pd.read_csv(
-        io.BytesIO(content), header=None, skiprows=1, names=list(names), usecols=list(wanted), engine="c",
-        dtype={"symbol": str, "date": str, **dict.fromkeys(FIELDS, np.float64)}, keep_default_na=False,
-        na_values={f: list(MISSING) for f in FIELDS}, encoding="utf-8",
-        index_col=False, on_bad_lines="error", skip_blank_lines=True,
-    )  # fmt: skip
+        io.BytesIO(content),
+        header=None,
+        skiprows=1,
+        names=list(names),
+        usecols=list(wanted),
+        engine="c",
+        dtype={"symbol": str, "date": str, **dict.fromkeys(FIELDS, np.float64)},
+        keep_default_na=False,
+        na_values={f: list(MISSING) for f in FIELDS},
+        encoding="utf-8",
+        index_col=False,
+        on_bad_lines="error",
+        skip_blank_lines=True,
+    )
 
 
 def _days(column: Any) -> Days:
@@ -239,5 +248,3 @@ def _check(path: Path, number: int, name: str, text: str, parse: Callable[[str],
         parse(text)
     except ValueError as error:
         raise _malformed(path, number, f"{name} {text!r} is not a {'date' if name == 'date' else 'number'}") from error
-
-

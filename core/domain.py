@@ -23,7 +23,7 @@ _EMPTY: Mapping[str, Any] = MappingProxyType({})
 
 
 def canonical_symbol(text: str) -> Symbol:
-    """` brk-b ` -> `BRK.B`. Raises ValueError for what cannot be a US ticker. `NA` and `TRUE` are tickers, not words."""
+    """` brk-b ` -> `BRK.B`. `NA` and `TRUE` are tickers, not words. Raises ValueError for what cannot be a ticker."""
     cleaned = text.strip().upper().replace("-", ".").replace("/", ".")
     if not _SYMBOL.match(cleaned):
         raise ValueError(f"{text!r} is not a ticker")
@@ -160,7 +160,9 @@ class OrderIntent:
 
     def __post_init__(self) -> None:
         if self.quantity <= 0 or self.attempt <= 0:
-            raise ValueError(f"{self.symbol}: quantity and attempt must be positive, were {self.quantity}, {self.attempt}")
+            raise ValueError(
+                f"{self.symbol}: quantity and attempt must be positive, were {self.quantity}, {self.attempt}"
+            )
         for name, price in (("limit_price", self.limit_price), ("stop_price", self.stop_price)):
             if price is not None and not (price.is_finite() and price > 0):
                 raise ValueError(f"{self.symbol}: {name} must be positive and finite, was {price}")

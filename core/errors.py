@@ -91,7 +91,9 @@ class StateLocked(KobeError):
 class DataError(KobeError):
     exit_code = Exit.DATA
     default_code = "DATA_UNAVAILABLE"
-    default_advice = "python -c \"from data.providers.multi_source import get_provider_stats; print(get_provider_stats())\""
+    default_advice = (
+        'python -c "from data.providers.multi_source import get_provider_stats; print(get_provider_stats())"'
+    )
 
 
 class BrokerError(KobeError):

@@ -75,9 +75,12 @@ class Panel:
         columns = [where[s] for s in symbols]
         blocks: dict[str, Any] = {f: np.take(getattr(self, f), columns, axis=1) for f in FIELDS}
         return replace(
-            self, symbols=tuple(symbols), **blocks, session_index=np.take(self.session_index, columns, axis=1),
+            self,
+            symbols=tuple(symbols),
+            **blocks,
+            session_index=np.take(self.session_index, columns, axis=1),
             length=self.length[columns],
-        )  # fmt: skip
+        )
 
     def symbols_with(self, session: date) -> int:
         """How many symbols have a bar of that session as their last one."""

@@ -191,9 +191,10 @@ class BarStore:
         unadjusted prices would look like crashes."""
         if (self.folder / "_dividends.csv").exists() and not (self.folder / "_splits.csv").exists():
             raise DataError(
-                f"{self.folder / '_splits.csv'} is missing", code="ACTIONS_MISSING",
+                f"{self.folder / '_splits.csv'} is missing",
+                code="ACTIONS_MISSING",
                 advice=f"delete the folder {self.folder}; it is fetched again",
-            )  # fmt: skip
+            )
         splits = [Split(s, d, v) for s, d, v in _read_actions(self.folder / "_splits.csv")]
         dividends = [Dividend(s, d, v) for s, d, v in _read_actions(self.folder / "_dividends.csv")]
         return splits, dividends
@@ -337,9 +338,14 @@ def _parse_many(contents: Mapping[str, bytes]) -> dict[str, BarColumns]:
             symbols.append(symbol)
     try:
         frame = pd.read_csv(
-            io.BytesIO(b"".join(bodies)), header=None, names=["date", *FIELDS],
-            dtype={"date": str, **dict.fromkeys(FIELDS, float)}, engine="c", index_col=False, skip_blank_lines=False,
-        )  # fmt: skip
+            io.BytesIO(b"".join(bodies)),
+            header=None,
+            names=["date", *FIELDS],
+            dtype={"date": str, **dict.fromkeys(FIELDS, float)},
+            engine="c",
+            index_col=False,
+            skip_blank_lines=False,
+        )
         codes, texts = pd.factorize(frame["date"])
         days = np.array([parse_day(str(t)) for t in texts], dtype=np.int32)[codes]
         if len(days) != sum(counts) or (codes < 0).any():
@@ -407,6 +413,8 @@ def _read_actions(path: Path) -> list[tuple[str, date, float]]:
     except FileNotFoundError:
         return []
     except ValueError as error:
-        raise DataError(f"{path}: {error}", code="ACTIONS_MALFORMED",
+        raise DataError(
+            f"{path}: {error}",
+            code="ACTIONS_MALFORMED",
             advice=f"delete the folder {path.parent}; it is fetched again",
         ) from error

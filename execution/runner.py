@@ -166,7 +166,7 @@ class Runner:
         except KobeError as error:
             self._failed(run, error.code, str(error))
             return None
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - the job boundary: the next scan must still come
             logs.error_event("run_crashed", run=run.id, code="BUG", detail=repr(error), traceback=_trace(error))
             self._failed(run, "BUG", repr(error))
             return None

@@ -146,7 +146,7 @@ class TradingSession:
         limit = float(self._settings.execution.clock_skew_max_s)
         if skew > limit:
             raise BrokerDown(
-                f"the broker's clock says {clock.now:%Y-%m-%d %H:%M:%S}Z, ours differs by {skew:.0f} s (limit {limit:g} s)",
+                f"the broker's clock says {clock.now:%Y-%m-%d %H:%M:%S}Z, {skew:.0f} s from ours (limit {limit:g} s)",
                 code="CLOCK_DISAGREES", advice="correct this machine's clock, or the instant given with --as-of",
             )  # fmt: skip
         return clock
@@ -168,7 +168,9 @@ class TradingSession:
         record_breaks(self.desk.journal, found, ledger)
         report.breaks = [break_json(b) for b in found]
         for b in found:
-            logs.event("break_found", symbol=str(b.symbol), code=str(b.kind), cause=b.cause, ours=b.ours, theirs=b.theirs)
+            logs.event(
+                "break_found", symbol=str(b.symbol), code=str(b.kind), cause=b.cause, ours=b.ours, theirs=b.theirs
+            )
         return found
 
     # ------------------------------------------------------------ exits and protection
@@ -278,9 +280,7 @@ class TradingSession:
             stop_price=stop, target_r=signal.target_r, time_stop_bars=signal.time_stop_bars, reason="signal",
         )  # fmt: skip
 
-    def _refuse(
-        self, report: RunReport, signal: Signal, code: str, detail: str, price: Decimal | None = None
-    ) -> bool:
+    def _refuse(self, report: RunReport, signal: Signal, code: str, detail: str, price: Decimal | None = None) -> bool:
         """A pick that became no order: told in the report, the log and the journal. Always False."""
         cid = f"kobe-{signal.decision_id}-{Side.BUY}-{Purpose.ENTRY}-1"
         report.intents.append({
@@ -288,7 +288,8 @@ class TradingSession:
             "limit_price": None if price is None else str(price), "verdict": "refused", "codes": [code],
         })  # fmt: skip
         self.desk.journal.append(
-            "pick_refused", {"decision_id": signal.decision_id, "symbol": str(signal.symbol), "code": code, "detail": detail}
+            "pick_refused",
+            {"decision_id": signal.decision_id, "symbol": str(signal.symbol), "code": code, "detail": detail},
         )
         logs.event("pick_refused", symbol=str(signal.symbol), decision_id=signal.decision_id, code=code, detail=detail)
         logs.count("picks_refused", code=code)

@@ -27,9 +27,10 @@ def check(args: argparse.Namespace) -> None:
     """Combinations that cannot be, refused before anything is opened."""
     if args.mode == "live":
         raise ConfigError(
-            "live trading needs a passed live preflight, and this version has none", code="LIVE_NOT_ARMED",
+            "live trading needs a passed live preflight, and this version has none",
+            code="LIVE_NOT_ARMED",
             advice="trade on paper: --mode paper",
-        )  # fmt: skip
+        )
     if args.replay is not None and (args.once or args.as_of):
         raise UsageError("--replay goes with neither --once nor --as-of")
     if args.as_of is not None and not args.once:
@@ -97,8 +98,10 @@ def _due_now(context: wiring.Context, args: argparse.Namespace) -> DueRun:
 def render_report(report: RunReport) -> str:
     lines = [f"{report.run.id}  {report.code}  intents {len(report.intents)}  breaks {len(report.breaks)}"]
     if report.intents:
-        rows = [[i["symbol"], i["side"], i["quantity"], i["limit_price"] or "", i["verdict"], ", ".join(i["codes"])]
-                for i in report.intents]  # fmt: skip
+        rows = [
+            [i["symbol"], i["side"], i["quantity"], i["limit_price"] or "", i["verdict"], ", ".join(i["codes"])]
+            for i in report.intents
+        ]
         lines.append(cli.table(["symbol", "side", "shares", "price", "verdict", "codes"], rows))
     if report.breaks:
         rows = [[b["symbol"], b["kind"], b["ours"], b["theirs"], b["proposal"]] for b in report.breaks]
@@ -112,9 +115,10 @@ def forever(args: argparse.Namespace) -> int:
     _market(context, args)
     if not context.real_broker and wiring.replay_file(context).is_file():
         raise ConfigError(
-            "this home holds the account of a replay, which stands still", code="REPLAY_HOME",
+            "this home holds the account of a replay, which stands still",
+            code="REPLAY_HOME",
             advice="set KOBE_HOME to another folder",
-        )  # fmt: skip
+        )
     stop = threading.Event()
     for name in (signal.SIGTERM, signal.SIGINT):
         signal.signal(name, lambda *_: stop.set())
@@ -131,9 +135,14 @@ def forever(args: argparse.Namespace) -> int:
         session = trading.open_session(context, desk, _universe(context, args), args.bars)
         desk.settle()  # start-up is recovery
         runner = Runner(
-            session, _schedule(context, args, desk), context.clock, heartbeat_s=context.settings.runner.heartbeat_s,
-            beat=beat, tell=lambda report: cli.out(render_report(report)), stop=stop,
-        )  # fmt: skip
+            session,
+            _schedule(context, args, desk),
+            context.clock,
+            heartbeat_s=context.settings.runner.heartbeat_s,
+            beat=beat,
+            tell=lambda report: cli.out(render_report(report)),
+            stop=stop,
+        )
         cli.out(f"running; {runner.waiting_for()}; Ctrl-C ends")
         code = runner.forever()
     cli.out("runner ended")
@@ -142,7 +151,10 @@ def forever(args: argparse.Namespace) -> int:
 
 def _schedule(context: wiring.Context, args: argparse.Namespace, desk: Any) -> Schedule:
     return Schedule(
-        context.calendar, _times(context, args), half_day_rule=context.settings.runner.half_day_rule, journal=desk.journal
+        context.calendar,
+        _times(context, args),
+        half_day_rule=context.settings.runner.half_day_rule,
+        journal=desk.journal,
     )
 
 
@@ -194,9 +206,10 @@ def fresh_home(context: wiring.Context) -> None:
     state = context.home.state
     if context.home.journal.exists() and not wiring.replay_file(context).exists():
         raise ConfigError(
-            f"{state} holds a journal that no replay wrote", code="HOME_IN_USE",
+            f"{state} holds a journal that no replay wrote",
+            code="HOME_IN_USE",
             advice="set KOBE_HOME to another folder for replays",
-        )  # fmt: skip
+        )
     if not wiring.replay_file(context).exists():
         return
     number = 1 + sum(1 for _ in (state / "archive").glob("replay-*")) if (state / "archive").is_dir() else 1
@@ -218,9 +231,14 @@ def _replay(context: wiring.Context, args: argparse.Namespace, sessions: list[da
     session = trading.open_session(context, desk, universe, args.bars)
     reports: list[RunReport] = []
     runner = Runner(
-        session, _schedule(context, args, desk), clock, heartbeat_s=0, beat=lambda what: None, tell=reports.append,
+        session,
+        _schedule(context, args, desk),
+        clock,
+        heartbeat_s=0,
+        beat=lambda what: None,
+        tell=reports.append,
         stop=threading.Event(),
-    )  # fmt: skip
+    )
     if not args.json:
         cli.out(wiring.describe(context, data_source=context.source_name, simulated=True))
         for note in context.notes:
@@ -262,14 +280,25 @@ def _facts(
     closed = [t for t in ledger.trades.values() if not t.is_open]
     profit = sum((_profit(t) for t in closed), Decimal(0))
     return {
-        "simulated": True, "sessions": len(sessions), "start": sessions[0].isoformat(), "end": sessions[-1].isoformat(),
-        "scans": sum(1 for r in reports if r.run.label != "close"), "scans_failed": failed,
-        "orders": len(ledger.orders), "entries_sent": len(entries),
-        "entries_filled": sum(1 for o in entries if o.filled_quantity), "trades": len(ledger.trades),
-        "trades_closed": len(closed), "open_positions": len(ledger.positions), "realized_usd": str(profit),
+        "simulated": True,
+        "sessions": len(sessions),
+        "start": sessions[0].isoformat(),
+        "end": sessions[-1].isoformat(),
+        "scans": sum(1 for r in reports if r.run.label != "close"),
+        "scans_failed": failed,
+        "orders": len(ledger.orders),
+        "entries_sent": len(entries),
+        "entries_filled": sum(1 for o in entries if o.filled_quantity),
+        "trades": len(ledger.trades),
+        "trades_closed": len(closed),
+        "open_positions": len(ledger.positions),
+        "realized_usd": str(profit),
         "equity_usd": None if not reports or reports[-1].equity is None else str(reports[-1].equity),
-        "breaks": breaks, "journal_ok": check.ok, "journal_records": check.records, "journal_head": check.head,
-    }  # fmt: skip
+        "breaks": breaks,
+        "journal_ok": check.ok,
+        "journal_records": check.records,
+        "journal_head": check.head,
+    }
 
 
 def _profit(trade: Any) -> Decimal:
@@ -285,26 +314,56 @@ def _tables(context: wiring.Context, ledger: Ledger, reports: list[RunReport], f
     blocks = [
         f"SIMULATED  {facts['start']} to {facts['end']}  sessions {facts['sessions']}  scans {facts['scans']}",
         "picks (first scan of each session)",
-        cli.table(["session", "symbol", "strategy", "score", "close", "stop"],
-                  [[s.isoformat(), p["symbol"], p["strategy"], f"{p['score']:.1f}", f"{p['close']:.2f}", f"{p['stop']:.2f}"]
-                   for s, p in picks]),
+        cli.table(
+            ["session", "symbol", "strategy", "score", "close", "stop"],
+            [
+                [
+                    s.isoformat(),
+                    p["symbol"],
+                    p["strategy"],
+                    f"{p['score']:.1f}",
+                    f"{p['close']:.2f}",
+                    f"{p['stop']:.2f}",
+                ]
+                for s, p in picks
+            ],
+        ),
         "fills",
-        cli.table(["when (UTC)", "symbol", "side", "shares", "price", "why"],
-                  [[f"{o.filled_at or o.intended_at:%Y-%m-%d %H:%M}", o.intent.symbol, str(o.intent.side), o.filled_quantity,
-                    f"{o.filled_price:.2f}", str(o.intent.purpose)]
-                   for o in ledger.orders.values() if o.filled_quantity and o.filled_price is not None]),
+        cli.table(
+            ["when (UTC)", "symbol", "side", "shares", "price", "why"],
+            [
+                [
+                    f"{o.filled_at or o.intended_at:%Y-%m-%d %H:%M}",
+                    o.intent.symbol,
+                    str(o.intent.side),
+                    o.filled_quantity,
+                    f"{o.filled_price:.2f}",
+                    str(o.intent.purpose),
+                ]
+                for o in ledger.orders.values()
+                if o.filled_quantity and o.filled_price is not None
+            ],
+        ),
         "open positions",
-        cli.table(["symbol", "strategy", "shares", "entry", "stop"],
-                  [[t.symbol, t.strategy, t.quantity, f"{t.entry_price:.2f}", "" if t.stop is None else f"{t.stop:.2f}"]
-                   for t in ledger.open_trades()]),
-    ]  # fmt: skip
+        cli.table(
+            ["symbol", "strategy", "shares", "entry", "stop"],
+            [
+                [t.symbol, t.strategy, t.quantity, f"{t.entry_price:.2f}", "" if t.stop is None else f"{t.stop:.2f}"]
+                for t in ledger.open_trades()
+            ],
+        ),
+    ]
     if refused:
         blocks.append("orders refused: " + ", ".join(f"{code} {n}" for code, n in refused.most_common()))
     blocks += [
         f"SIMULATED  orders {facts['orders']}  trades {facts['trades']} ({facts['trades_closed']} closed)"
         f"  realised {Decimal(facts['realized_usd']):.2f} USD  equity {facts['equity_usd']} USD",
         f"breaks {len(facts['breaks'])}  scans failed {facts['scans_failed']}  journal "
-        f"{'valid' if facts['journal_ok'] else 'DAMAGED'}, {facts['journal_records']} records, head {facts['journal_head'][:16]}",
-        f"files: {context.home.journal}, {context.home.state / 'positions.json'}, {context.home.logs / 'daily_picks.csv'}",
+        f"{'valid' if facts['journal_ok'] else 'DAMAGED'}, {facts['journal_records']} records, "
+        f"head {facts['journal_head'][:16]}",
+        "files:",
+        f"  {context.home.journal}",
+        f"  {context.home.state / 'positions.json'}",
+        f"  {context.home.logs / 'daily_picks.csv'}",
     ]
     return "\n".join(blocks)

@@ -24,9 +24,19 @@ if TYPE_CHECKING:
     from portfolio.scan import ScanResult
 
 PICK_COLUMNS = (
-    "as_of", "session", "data_source", "simulated", "snapshot_sha256", "symbol", "strategy", "score", "close", "stop",
-    "target", "reasons",
-)  # fmt: skip
+    "as_of",
+    "session",
+    "data_source",
+    "simulated",
+    "snapshot_sha256",
+    "symbol",
+    "strategy",
+    "score",
+    "close",
+    "stop",
+    "target",
+    "reasons",
+)
 
 
 @dataclass
@@ -72,12 +82,27 @@ def run(
 
     as_of = parse_as_of(data.session.isoformat(), context.calendar) if deterministic else context.clock.now()
     return run_scan(
-        panel=data.panel, session=data.session, as_of=as_of, symbols=universe.symbols, sectors=universe.sectors,
-        vix=data.vix, earnings=wiring.earnings_calendar(context), scorer=None, reviewer=None,
-        settings=context.settings, params=context.params, mode=context.mode, top3=top3, data_source=data.source,
-        simulated=data.simulated, snapshot_sha256=data.snapshot_sha256, quarantined=data.quarantined, held=held,
-        taken=taken, calendar=context.calendar,
-    )  # fmt: skip
+        panel=data.panel,
+        session=data.session,
+        as_of=as_of,
+        symbols=universe.symbols,
+        sectors=universe.sectors,
+        vix=data.vix,
+        earnings=wiring.earnings_calendar(context),
+        scorer=None,
+        reviewer=None,
+        settings=context.settings,
+        params=context.params,
+        mode=context.mode,
+        top3=top3,
+        data_source=data.source,
+        simulated=data.simulated,
+        snapshot_sha256=data.snapshot_sha256,
+        quarantined=data.quarantined,
+        held=held,
+        taken=taken,
+        calendar=context.calendar,
+    )
 
 
 def record(context: wiring.Context, result: ScanResult) -> None:
@@ -86,9 +111,14 @@ def record(context: wiring.Context, result: ScanResult) -> None:
     lines = "".join(json.dumps(v, sort_keys=True) + "\n" for v in (verdict.to_json() for verdict in result.verdicts))
     write_atomic(verdict_file(context.home.logs, result.session), lines.encode(), durable=False)
     logs.event(
-        "scan_completed", session=result.session.isoformat(), considered=result.considered, picks=len(result.picks),
-        refused=dict(result.refused), data_source=result.data_source, code="OK" if result.picks else "NO_PICKS",
-    )  # fmt: skip
+        "scan_completed",
+        session=result.session.isoformat(),
+        considered=result.considered,
+        picks=len(result.picks),
+        refused=dict(result.refused),
+        data_source=result.data_source,
+        code="OK" if result.picks else "NO_PICKS",
+    )
 
 
 def verdict_file(folder: Path, session: date) -> Path:
@@ -98,7 +128,11 @@ def verdict_file(folder: Path, session: date) -> Path:
 def append_picks(path: Path, result: ScanResult) -> None:
     shared = result.to_json()
     rows = [
-        {**{k: shared[k] for k in PICK_COLUMNS[:5]}, **{k: p[k] for k in PICK_COLUMNS[5:11]}, "reasons": "|".join(p["reasons"])}
+        {
+            **{k: shared[k] for k in PICK_COLUMNS[:5]},
+            **{k: p[k] for k in PICK_COLUMNS[5:11]},
+            "reasons": "|".join(p["reasons"]),
+        }
         for p in shared["picks"]
     ]
     if not rows:
@@ -118,9 +152,10 @@ def append_picks(path: Path, result: ScanResult) -> None:
 def render(context: wiring.Context, found: Scanned) -> str:
     result = found.result
     lines = [wiring.describe(context, data_source=result.data_source, simulated=result.simulated), *context.notes]
+    vix = "unknown" if found.data.vix is None else f"{found.data.vix:.2f}"
     lines.append(
         f"session {result.session}  considered {result.considered}  picks {len(result.picks)}  "
-        f"vix {'unknown' if found.data.vix is None else f'{found.data.vix:.2f}'}  snapshot {result.snapshot_sha256[:12]}"
+        f"vix {vix}  snapshot {result.snapshot_sha256[:12]}"
     )
     lines.append(picks_table(result))
     return "\n".join(lines)
@@ -132,8 +167,15 @@ def picks_table(result: ScanResult) -> str:
         why = ", ".join(f"{code} {count}" for code, count in sorted(shown["refused"].items(), key=lambda p: -p[1])[:6])
         return f"no picks: {why or 'nothing was considered'}"
     rows = [
-        [p["symbol"], p["strategy"], f"{p['score']:.1f}", f"{p['close']:.2f}", f"{p['stop']:.2f}",
-         "" if p["target"] is None else f"{p['target']:.2f}", ", ".join(p["reasons"])]
+        [
+            p["symbol"],
+            p["strategy"],
+            f"{p['score']:.1f}",
+            f"{p['close']:.2f}",
+            f"{p['stop']:.2f}",
+            "" if p["target"] is None else f"{p['target']:.2f}",
+            ", ".join(p["reasons"]),
+        ]
         for p in shown["picks"]
-    ]  # fmt: skip
+    ]
     return cli.table(["symbol", "strategy", "score", "close", "stop", "target", "reasons"], rows)

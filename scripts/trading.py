@@ -142,7 +142,11 @@ def _returns(panel: Panel, session: date) -> dict[Symbol, Any]:
     for column, symbol in enumerate(panel.symbols):
         n = int(panel.length[column])
         first = n - RETURN_WINDOW - 1
-        if first < 0 or panel.session_index[n - 1, column] != at or panel.session_index[first, column] != at - RETURN_WINDOW:
+        if (
+            first < 0
+            or panel.session_index[n - 1, column] != at
+            or panel.session_index[first, column] != at - RETURN_WINDOW
+        ):
             continue
         close = panel.close[first:n, column]
         found[Symbol(symbol)] = close[1:] / close[:-1] - 1.0
@@ -176,13 +180,20 @@ def _position_view(ledger: Ledger, symbol: Symbol) -> dict[str, Any]:
     cost = sum((t.entry_price * t.quantity for t in trades), Decimal(0))
     average = (cost / shares).quantize(Decimal("0.000001")) if shares else Decimal(0)
     return {
-        "quantity": str(ledger.positions[symbol]), "average_price": str(average),
+        "quantity": str(ledger.positions[symbol]),
+        "average_price": str(average),
         "trades": [
-            {"decision_id": t.decision_id, "strategy": t.strategy, "quantity": t.quantity, "entry_price": str(t.entry_price),
-             "entry_session": t.session.isoformat(), "stop": None if t.stop is None else str(t.stop)}
+            {
+                "decision_id": t.decision_id,
+                "strategy": t.strategy,
+                "quantity": t.quantity,
+                "entry_price": str(t.entry_price),
+                "entry_session": t.session.isoformat(),
+                "stop": None if t.stop is None else str(t.stop),
+            }
             for t in trades
         ],
-    }  # fmt: skip
+    }
 
 
 # ---------------------------------------------------------------- desk and start-up
@@ -193,9 +204,13 @@ def open_desk(context: wiring.Context, halt: LatchedHalt | None = None) -> Desk:
     context.home.state.mkdir(parents=True, exist_ok=True)
     switch = halt or KillSwitch(context.home.kill_switch)
     return Desk.from_settings(
-        context.settings, journal=wiring.open_journal(context), broker=wiring.open_broker(context, halt=switch),
-        halt=switch, clock=context.clock, lock_path=context.home.state / "desk",
-    )  # fmt: skip
+        context.settings,
+        journal=wiring.open_journal(context),
+        broker=wiring.open_broker(context, halt=switch),
+        halt=switch,
+        clock=context.clock,
+        lock_path=context.home.state / "desk",
+    )
 
 
 def open_session(context: wiring.Context, desk: Desk, universe: Universe, bars: Path | None = None) -> TradingSession:
@@ -210,9 +225,14 @@ def open_session(context: wiring.Context, desk: Desk, universe: Universe, bars: 
         return shares(price, stop, cap, max(room, Decimal(0)), risk, scale)
 
     return TradingSession(
-        desk=desk, quotes=broker, planner=ScanPlanner(context, universe, bars=bars), sizer=size, settings=settings,
-        calendar=context.calendar, write_views=view_writer(context),
-    )  # fmt: skip
+        desk=desk,
+        quotes=broker,
+        planner=ScanPlanner(context, universe, bars=bars),
+        sizer=size,
+        settings=settings,
+        calendar=context.calendar,
+        write_views=view_writer(context),
+    )
 
 
 @dataclass(frozen=True, slots=True)

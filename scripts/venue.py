@@ -41,15 +41,23 @@ def main() -> int:
 
         universe = load_universe(REPO_ROOT / settings.universe.path, default=False)
         market: Market = SimulatedMarket(
-            settings.venue.seed, calendar, {str(s): sector for s, sector in universe.sectors.items()}, cache=home().cache / "market"
+            settings.venue.seed,
+            calendar,
+            {str(s): sector for s, sector in universe.sectors.items()},
+            cache=home().cache / "market",
         )
     else:
         market = open_bars_market(Path(arguments.market))
     venue = EmbeddedVenue(
-        market, SystemClock(), arguments.db or home().state / "venue.sqlite", calendar=calendar,
-        fills=arguments.fills or settings.venue.fills, starting_cash=Decimal(settings.venue.starting_cash_usd),
-        spread_bps=settings.venue.spread_bps, port=arguments.port,
-    )  # fmt: skip
+        market,
+        SystemClock(),
+        arguments.db or home().state / "venue.sqlite",
+        calendar=calendar,
+        fills=arguments.fills or settings.venue.fills,
+        starting_cash=Decimal(settings.venue.starting_cash_usd),
+        spread_bps=settings.venue.spread_bps,
+        port=arguments.port,
+    )
     url = venue.start()
     cli.out(f"SIMULATED venue on {url} — {market.name}; no real broker, no real money. Ctrl-C ends it.")
     ended = threading.Event()

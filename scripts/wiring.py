@@ -14,7 +14,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import date, datetime
+from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -97,9 +97,16 @@ def open_context(
         chosen = OffsetClock(parse_as_of(as_of, calendar))
     run_id = f"{SystemClock().now():%Y%m%dT%H%M%S}-{os.getpid()}"
     context = Context(
-        home=place, settings=settings, params=load_strategy_params(), clock=chosen, calendar=calendar, mode=mode,
-        keys=keys(), endpoints=endpoints(mode), run_id=run_id,
-    )  # fmt: skip
+        home=place,
+        settings=settings,
+        params=load_strategy_params(),
+        clock=chosen,
+        calendar=calendar,
+        mode=mode,
+        keys=keys(),
+        endpoints=endpoints(mode),
+        run_id=run_id,
+    )
     logs.configure(place, chosen, run_id=run_id, mode=mode.value)
     if os.environ.get("KOBE_CONFIG"):
         if mode is Mode.LIVE:
@@ -120,9 +127,12 @@ def load_universe_for(context: Context, path: Path | None, cap: int | None) -> U
     manager = StateManager(context.home)
     last: Sequence[str] | None = manager.read("universe_last")["symbols"] if default else None
     universe = load_universe(
-        chosen, default=default, min_rows=context.settings.universe.min_rows,
-        max_change_fraction=context.settings.universe.max_change_pct, last=last,
-    )  # fmt: skip
+        chosen,
+        default=default,
+        min_rows=context.settings.universe.min_rows,
+        max_change_fraction=context.settings.universe.max_change_pct,
+        last=last,
+    )
     if default and list(universe.symbols) != list(last or ()):
         now = {"symbols": list(universe.symbols), "sha256": universe.sha256}
         manager.update("universe_last", lambda before: {**before, **now})
@@ -157,7 +167,9 @@ class MarketData:
     quarantined: Mapping[Symbol, str]
 
 
-def data_from_bars(context: Context, path: Path, universe: Universe | None, cap: int | None) -> tuple[MarketData, Universe]:
+def data_from_bars(
+    context: Context, path: Path, universe: Universe | None, cap: int | None
+) -> tuple[MarketData, Universe]:
     """--bars PATH: the operator's own files instead of the store; refused when the session asked for is not there."""
     from core.bars_io import read_bars
     from core.panel import Panel, snapshot_sha256
@@ -184,8 +196,9 @@ def refuse_stale(panel: Panel, session: date, symbols: Mapping[str, Any], *, flo
     if not have or have < floor * len(symbols):
         raise DataError(
             f"{what} has session {session} for {have} of {len(symbols)} symbols",
-            code="DATA_STALE", advice="update the data, or name an earlier instant with --as-of",
-        )  # fmt: skip
+            code="DATA_STALE",
+            advice="update the data, or name an earlier instant with --as-of",
+        )
 
 
 def vendor_vix(context: Context, session: date) -> float | None:
@@ -264,19 +277,27 @@ def data_from_store(context: Context, universe: Universe, progress: Any = None) 
 
     first = context.calendar.offset(session, 1 - context.settings.data.history_sessions)
     report = update(
-        lambda source: store_for(context, source), multi_source(context), universe.symbols,
-        context.calendar.sessions_between(first, session), context.calendar, context.clock, cache=context.home.cache, progress=progress,
-        min_coverage=context.settings.data.min_coverage_pct, workers=context.settings.data.backfill_workers,
-    )  # fmt: skip
+        lambda source: store_for(context, source),
+        multi_source(context),
+        universe.symbols,
+        context.calendar.sessions_between(first, session),
+        context.calendar,
+        context.clock,
+        cache=context.home.cache,
+        progress=progress,
+        min_coverage=context.settings.data.min_coverage_pct,
+        workers=context.settings.data.backfill_workers,
+    )
     for failure in report.failed_before:
         logs.event("provider_fallback", code="PROVIDER_FALLBACK", detail=failure)
         logs.count("provider_fallbacks")
     found = _fresh(context, report.source, universe, session, refused=report.refused)
     if found is None:
         raise DataError(
-            f"{report.source} gave no usable bars of {session} for this universe", code="DATA_STALE",
+            f"{report.source} gave no usable bars of {session} for this universe",
+            code="DATA_STALE",
             advice="the cache may have been cleared meanwhile: run again",
-        )  # fmt: skip
+        )
     return found
 
 
@@ -308,7 +329,10 @@ def build_market(context: Context, universe: Universe | None = None) -> Market:
 
         listed = load_universe(REPO_ROOT / context.settings.universe.path, default=False)
         return SimulatedMarket(
-            context.settings.venue.seed, context.calendar, {str(s): sector for s, sector in listed.sectors.items()}, cache=context.home.cache / "market"
+            context.settings.venue.seed,
+            context.calendar,
+            {str(s): sector for s, sector in listed.sectors.items()},
+            cache=context.home.cache / "market",
         )
     from core.market.real import open_bars_market
 
@@ -327,9 +351,14 @@ def ensure_venue(context: Context) -> EmbeddedVenue:
         venue = context.settings.venue
         context.home.state.mkdir(parents=True, exist_ok=True)
         context.venue = EmbeddedVenue(
-            context.market, context.clock, context.home.state / "venue.sqlite", calendar=context.calendar,
-            fills=context.fills or venue.fills, starting_cash=venue.starting_cash_usd, spread_bps=venue.spread_bps,
-        )  # fmt: skip
+            context.market,
+            context.clock,
+            context.home.state / "venue.sqlite",
+            calendar=context.calendar,
+            fills=context.fills or venue.fills,
+            starting_cash=venue.starting_cash_usd,
+            spread_bps=venue.spread_bps,
+        )
         context.venue.start()
     return context.venue
 
@@ -387,19 +416,26 @@ def open_broker(context: Context, *, halt: Halt | None = None) -> AlpacaBroker:
         key_id, secret = VENUE_KEY_ID, VENUE_SECRET
     context.home.state.mkdir(parents=True, exist_ok=True)
     return AlpacaBroker(
-        key_id=key_id, secret=secret, base_url=base_url, data_url=data_url,
-        halt=halt or KillSwitch(context.home.kill_switch), connect_timeout_s=execution.connect_timeout_s,
-        read_timeout_s=execution.read_timeout_s, total_timeout_s=execution.total_timeout_s, clock=context.clock,
-    )  # fmt: skip
+        key_id=key_id,
+        secret=secret,
+        base_url=base_url,
+        data_url=data_url,
+        halt=halt or KillSwitch(context.home.kill_switch),
+        connect_timeout_s=execution.connect_timeout_s,
+        read_timeout_s=execution.read_timeout_s,
+        total_timeout_s=execution.total_timeout_s,
+        clock=context.clock,
+    )
 
 
 def refuse_simulated_data(context: Context, *, simulated: bool) -> None:
     """Simulated data can never reach a real broker."""
     if simulated and (context.real_broker or context.mode is Mode.LIVE):
         raise ConfigError(
-            "simulated bars with a real broker's keys", code="SIMULATED_DATA_REAL_BROKER",
+            "simulated bars with a real broker's keys",
+            code="SIMULATED_DATA_REAL_BROKER",
             advice="set POLYGON_API_KEY, or unset ALPACA_API_KEY_ID to trade on the embedded venue",
-        )  # fmt: skip
+        )
 
 
 def earnings_calendar(context: Context) -> Any:

@@ -152,11 +152,13 @@ def check_recent_data(symbol: str) -> dict[str, Any]:
     if store.damaged:
         findings.append(Flag(FILE_DAMAGED, last, "the file was set aside; the next update fetches it again"))
     return {
-        "symbol": name, "status": "flagged" if findings else "ok", "source": source,
+        "symbol": name,
+        "status": "flagged" if findings else "ok",
+        "source": source,
         "last_session": newest.isoformat() if newest else None,
         "findings": [{"code": f.code, "session": f.session.isoformat(), "detail": f.detail} for f in findings],
         "counts": dict(Counter(f.code for f in findings)),
-    }  # fmt: skip
+    }
 
 
 def _cleaned(bars: BarColumns, calendar: Sessions, last: date) -> tuple[BarColumns, list[Flag]]:

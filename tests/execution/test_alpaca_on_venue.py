@@ -25,13 +25,13 @@ class TestAlpacaBrokerOnVenue(BrokerContract):
 
     @pytest.fixture
     def venue(self, clock: SteppedClock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-        from core.market import SimulatedMarket
+        from core.market.simulated import SimulatedMarket
         from core.market_calendar import market_calendar
         from execution.venue.server import EmbeddedVenue
 
         monkeypatch.setenv("KOBE_HOME", str(tmp_path))
         monkeypatch.setenv("NO_PROXY", "127.0.0.1,localhost")
-        market = SimulatedMarket(7, market_calendar())
+        market = SimulatedMarket(7, market_calendar(), None)
         made = EmbeddedVenue(market, clock, tmp_path / "state" / "venue.sqlite")
         yield made.start(), market
         made.stop()
@@ -56,7 +56,7 @@ class TestAlpacaBrokerOnVenue(BrokerContract):
         _, market = venue
         session = clock.now().date()
         return Symbol(
-            next(s for s in market.symbols() if (bar := market.bar(s, session)) is not None and 20 < bar[3] < 60)
+            next(s for s in market.symbols() if (bar := market.bar(s, session)) is not None and 20 < bar.close < 60)
         )
 
     @pytest.fixture
