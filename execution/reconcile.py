@@ -25,8 +25,13 @@ class BreakKind(StrEnum):
     MISSING_POSITION = "MISSING_POSITION"  # we hold what the broker does not
     ORPHAN_ORDER = "ORPHAN_ORDER"  # open at the broker, belongs to nothing of ours
     UNSETTLED_INTENT = "UNSETTLED_INTENT"  # may be live
+    VIEW_DIFFERS = "VIEW_DIFFERS"  # state/positions.json is not what the journal says
     FOREIGN_FILL = "FOREIGN_FILL"  # an execution of no order of ours
     MISSING_PROTECTION = "MISSING_PROTECTION"  # an open trade without its stop
+
+
+_NO_LOCK = frozenset({BreakKind.MISSING_PROTECTION, BreakKind.FOREIGN_FILL, BreakKind.VIEW_DIFFERS})
+"""Breaks that trading itself repairs, or that lie in the past: they are told, and lock nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,7 +146,7 @@ def _protection_breaks(ledger: Ledger, open_orders: Sequence[Order]) -> list[Bre
 
 def record_breaks(journal: Journal, breaks: Sequence[Break], ledger: Ledger) -> None:
     """Write each break and lock its symbol; unlock what was locked for a break and has none any more."""
-    locks = {b.symbol for b in breaks if b.kind not in (BreakKind.MISSING_PROTECTION, BreakKind.FOREIGN_FILL)}
+    locks = {b.symbol for b in breaks if b.kind not in _NO_LOCK}
     for found in breaks:
         journal.append("break_found", {
             "symbol": str(found.symbol), "kind": str(found.kind), "cause": found.cause, "ours": found.ours,
@@ -204,3 +209,15 @@ def foreign_fills(ledger: Ledger, fills: Sequence[Fill]) -> tuple[Break, ...]:
         for fill in fills
         if fill.order_id not in known
     )  # fmt: skip
+
+
+def view_breaks(ledger: Ledger, view: Mapping[str, Mapping[str, Any]]) -> tuple[Break, ...]:
+    """Where state/positions.json differs from the journal it is derived from: edited by hand, or a restored copy."""
+    found = []
+    for symbol in sorted({*map(str, ledger.positions), *view}):
+        ours = Decimal(ledger.positions.get(Symbol(symbol), 0))
+        shown = Decimal(str(view[symbol]["quantity"])) if symbol in view else Decimal(0)
+        if ours != shown:
+            found.append(Break(symbol=Symbol(symbol), kind=BreakKind.VIEW_DIFFERS, cause="edited by hand, or restored",
+                               ours=str(ours), theirs=f"positions.json says {shown}", proposal=_SYNC))  # fmt: skip
+    return tuple(found)

@@ -63,7 +63,6 @@ class Plan:
     returns: Mapping[Symbol, Any] = field(default_factory=dict)  # (60,) aligned daily returns
     sectors: Mapping[Symbol, str | None] = field(default_factory=dict)
     closes: Mapping[Symbol, float] = field(default_factory=dict)  # last close, USD
-    splits_today: frozenset[Symbol] = frozenset()
     problem: str | None = None  # reason code: no entries, exits go on
     scan: Mapping[str, Any] | None = None  # the scan's --json
 
@@ -211,7 +210,7 @@ class TradingSession:
             return "ENTRIES_AT_FIRST_SCAN"
         if self._calendar.next_session(plan.signal_session) != run.session:
             return "SIGNAL_NOT_OF_LAST_SESSION"
-        wanted = [entry for entry in plan.entries if self._eligible(report, entry, plan)]
+        wanted = [entry for entry in plan.entries if self._eligible(report, entry)]
         if not wanted:
             return "OK" if plan.entries else "NO_PICKS"
         quotes = self._quotes.quotes(sorted({e.signal.symbol for e in wanted}))
@@ -219,13 +218,11 @@ class TradingSession:
             self._enter(report, entry, quotes.get(entry.signal.symbol), base)
         return "OK"
 
-    def _eligible(self, report: RunReport, entry: Entry, plan: Plan) -> bool:
+    def _eligible(self, report: RunReport, entry: Entry) -> bool:
         """A signal is acted on once, and ignored while its strategy held the symbol at the signal's close."""
         signal, ledger = entry.signal, self.desk.ledger()
         if signal.decision_id in ledger.trades:
             return False  # filled at an earlier scan: nothing to tell again
-        if signal.symbol in plan.splits_today:
-            return self._refuse(report, signal, "SPLIT_TODAY", "prices of today are on another basis than the signal")
         if ledger.next_attempt(signal.decision_id, Side.BUY, Purpose.ENTRY) > self._settings.execution.max_attempts:
             return self._refuse(report, signal, "ATTEMPTS_SPENT", str(self._settings.execution.max_attempts))
         closed = self._calendar.closes_at(signal.session)

@@ -23,6 +23,7 @@ from core.errors import Exit
 if TYPE_CHECKING:
     from execution.desk import Desk
     from execution.reconcile import Break
+    from scripts.wiring import Context
 
 FULL_DAYS = 7
 
@@ -47,7 +48,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     with wiring.closing(context):
         desk = trading.open_desk(context)
         desk.journal.repair()
-        breaks = look(desk, full=args.full)
+        if args.force_sync:
+            set_aside_damaged(context, desk)
+        breaks = look(context, desk, full=args.full)
         if not args.json:
             cli.out(wiring.describe(context, data_source="none", simulated=False))
             for note in context.notes:
@@ -55,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             cli.out(render(breaks))
         if args.force_sync:
             sync(context, desk, args.reason)
-            breaks = look(desk, full=args.full)
+            breaks = look(context, desk, full=args.full)
             if not args.json:
                 cli.out("after the sync: " + render(breaks))
     if args.json:
@@ -65,12 +68,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     return Exit.NO if breaks else Exit.OK
 
 
-def look(desk: Desk, *, full: bool) -> tuple[Break, ...]:
-    """Every break now; they are written to the journal and lock their symbols."""
-    from execution.reconcile import find_breaks, foreign_fills, record_breaks
+def look(context: Context, desk: Desk, *, full: bool) -> tuple[Break, ...]:
+    """Every break now, written to the journal. Raises StateCorrupt when positions.json is damaged."""
+    from execution.reconcile import find_breaks, foreign_fills, record_breaks, view_breaks
+    from portfolio.state_manager import StateManager
 
+    view = StateManager(context.home, context.clock).get_positions()
     broker, ledger = desk.broker, desk.ledger()
     found = find_breaks(ledger, broker.positions(), broker.open_orders(), account=broker.account())
+    found = (*found, *view_breaks(ledger, view))
     if full:
         fills = broker.fills(desk.clock.now() - timedelta(days=FULL_DAYS))
         found = (*found, *foreign_fills(ledger, fills))
@@ -78,16 +84,33 @@ def look(desk: Desk, *, full: bool) -> tuple[Break, ...]:
     return found
 
 
-def sync(context: object, desk: Desk, reason: str) -> None:
+def set_aside_damaged(context: Context, desk: Desk) -> None:
+    """A damaged positions.json is kept under another name; the view is then rebuilt."""
+    from core.errors import StateCorrupt
+    from portfolio.state_manager import StateManager
+
+    manager = StateManager(context.home, context.clock)
+    try:
+        manager.get_positions()
+    except StateCorrupt as error:
+        if error.code == "STATE_NEWER":
+            raise
+        path = manager.path("positions")
+        kept = path.with_name(f"positions.damaged-{context.clock.now():%Y%m%dT%H%M%S}.json")
+        path.replace(kept)
+        desk.journal.append("state_set_aside", {"file": path.name, "kept_as": kept.name, "why": str(error)})
+
+
+def sync(context: Context, desk: Desk, reason: str) -> None:
     from execution.reconcile import force_sync
     from portfolio.state_manager import StateManager
-    from scripts import wiring
+    from scripts import trading
 
-    assert isinstance(context, wiring.Context)
     force_sync(
         desk.journal, StateManager(context.home, context.clock), desk.broker.positions(), ledger=desk.ledger(),
         account=desk.broker.account(), reason=reason,
     )  # fmt: skip
+    trading.view_writer(context)(desk.ledger(), context.clock.now().date())
 
 
 def render(breaks: Sequence[Break]) -> str:

@@ -67,7 +67,6 @@ class ScanPlanner:
             returns=_returns(data.panel, session),
             sectors=self._universe.sectors,
             closes=_closes(data.panel),
-            splits_today=self._splits(data.source, run.session),
             scan=result.to_json(),
         )
 
@@ -89,12 +88,6 @@ class ScanPlanner:
             s: abs(q) * (Decimal(repr(closes[s])) if s in closes else cost.get(s, Decimal(0)))
             for s, q in ledger.positions.items()
         }
-
-    def _splits(self, source: str, session: date) -> frozenset[Symbol]:
-        if self._bars is not None:
-            return frozenset()
-        splits, _ = wiring.store_for(self._context, source).read_actions()
-        return frozenset(Symbol(s.symbol) for s in splits if s.ex_date == session)
 
     def _exits(self, ledger: Ledger, run: DueRun, data: wiring.MarketData | None) -> list[tuple[str, ExitReason]]:
         """Time stops and indicator exits due at this scan. Without data, held sessions are the calendar's."""

@@ -311,7 +311,7 @@ def _fresh(
     store = store_for(context, source)
     if not store.exists():
         return None
-    panel = store.load_panel(universe.symbols, session)
+    panel = store.load_panel(universe.symbols, session, basis=context.calendar.next_session(session))
     if panel.symbols_with(session) < context.settings.data.min_coverage_pct * len(universe.symbols):
         return None
     out = {Symbol(s): code for s, code in store.quarantined(session).items()} | dict(refused or {})

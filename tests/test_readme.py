@@ -31,6 +31,7 @@ def test_no_registry_address_is_in_any_dependency_file():
 def test_every_relative_file_the_readme_names_exists_or_is_made_at_run_time():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     made = ("state/", "logs/", "cache")
-    named = {n for n in re.findall(r"`((?:docs|config|scripts|benchmarks|data)/[\w./]+)`", text) if not n.startswith(made)}
+    found = re.findall(r"`((?:docs|config|scripts|benchmarks|data)/[\w./]+)`", text)
+    named = {name for name in found if not name.startswith(made)}
     assert named
     assert [n for n in sorted(named) if not (ROOT / n).exists()] == []

@@ -46,7 +46,7 @@ def test_it_writes_the_trades_and_a_summary(
 ) -> None:
     out = tmp_path / "out"
     assert script.main(["--bars", str(bars), "--out", str(out), "--level", "signals", "--json"]) == 0
-    rows = list(csv.DictReader((out / "trade_list.csv").open()))
+    rows = list(csv.DictReader((out / "trade_list.csv").read_text(encoding="utf-8").splitlines()))
     assert [(r["symbol"], r["strategy"], r["signal_date"]) for r in rows] == [("AAA", "ibs_rsi", str(DAYS[229]))]
     summary = json.loads(capsys.readouterr().out)
     assert summary["trades"] == 1 and summary["symbols"] == 2 and summary["simulated"] is False
