@@ -64,7 +64,7 @@ class TopN(Section):
     """Limits of top-n selection. The two concentration limits hold in every mode; the gate asks them again."""
 
     enabled: bool = Field(default=False, description="confirms mode top_n; refused together with mode totd")
-    n: int = Field(default=3, ge=1, le=20, description="picks per day")
+    n: int = Field(default=3, ge=1, le=1000, description="picks per day")
     max_correlation: float = Field(default=0.70, ge=0, le=1, description="highest 60-session correlation of two names")
     max_sector_pct: Fraction = Field(default=0.40, description="largest share of one sector, a fraction")
     max_single_name_pct: Fraction = Field(default=0.25, description="largest share of one symbol, a fraction")
@@ -125,14 +125,22 @@ class Vix(Section):
         return self
 
 
+class Runaway(Section):
+    """Orders of any kind, intended by any process; the last net under a loop that has gone wrong."""
+
+    orders_per_minute: int = Field(default=30, ge=1, le=100_000, description="in any 60 seconds")
+    orders_per_day: int = Field(default=300, ge=1, le=1_000_000, description="in any 24 hours")
+
+
 class Risk(Section):
     policy_gate: PolicyGate = _section()
-    position_limit: int = Field(default=10, ge=1, le=500, description="positions open at the same time")
+    position_limit: int = Field(default=10, ge=1, le=10_000, description="positions open at the same time")
     one_position_per_symbol: bool = Field(
         default=True, description="refuse an entry in a symbol that is held or on order"
     )
     advanced: AdvancedRisk = _section()
     vix: Vix = _section()
+    runaway: Runaway = _section()
 
 
 # ---------------------------------------------------------------- quality gate and filters
@@ -160,7 +168,7 @@ class QualityGate(Section):
         default=55.0, ge=0, le=100, description="signals below are refused; 70 once models are trained"
     )
     max_signals_per_day: int = Field(
-        default=3, ge=0, le=50, description="applied last, can only reduce; 0 opens nothing"
+        default=3, ge=0, le=1000, description="applied last, can only reduce; 0 opens nothing"
     )
     weights: Weights = _section()
 

@@ -102,6 +102,9 @@ class Limits:
             max_clamp_bps=Decimal(str(run.max_clamp_bps)),
             clock_skew_max_s=float(run.clock_skew_max_s),
             close_margin_s=float(settings.runner.close_margin_s),
+            ceilings=Ceilings(
+                per_minute=settings.risk.runaway.orders_per_minute, per_day=settings.risk.runaway.orders_per_day
+            ),
             ticks=tuple(
                 TickRow(effective=row.effective, min_price=Decimal(str(row.min_price)), tick=Decimal(str(row.tick)))
                 for row in run.ticks
@@ -356,11 +359,23 @@ def oversell(intent: OrderIntent, book: Book, limits: Limits) -> Breach | None:
 
 
 def opposite_side_open(intent: OrderIntent, book: Book, limits: Limits) -> Breach | None:
-    """No order while one of the other side is open in the symbol: the broker would call it a wash trade."""
-    facing = [o for o in book.open_orders if o.symbol == intent.symbol and o.side is intent.side.opposite]
+    """No order while one of the other side is open in the symbol: the broker would call it a wash trade.
+
+    With several positions per symbol allowed, our own resting protection does not count: the operator has chosen to
+    ask the broker, whose own wash-trade rule still decides.
+    """
+    facing = [
+        o for o in book.open_orders
+        if o.symbol == intent.symbol and o.side is intent.side.opposite
+        and (limits.one_position_per_symbol or not _is_our_protection(o))
+    ]  # fmt: skip
     if not facing:
         return None
     return Breach(code="OPPOSITE_SIDE_OPEN", observed=", ".join(o.client_order_id for o in facing), limit="none")
+
+
+def _is_our_protection(order: Order) -> bool:
+    return order.client_order_id.startswith("kobe-") and f"-{Purpose.PROTECT}-" in order.client_order_id
 
 
 def symbol_locked(intent: OrderIntent, book: Book, limits: Limits) -> Breach | None:

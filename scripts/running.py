@@ -161,7 +161,10 @@ def _schedule(context: wiring.Context, args: argparse.Namespace, desk: Any) -> S
 # ---------------------------------------------------------------- replay
 def replay(args: argparse.Namespace) -> int:
     start, end = _span(args.replay)
-    context = wiring.open_context(args, mode=Mode.PAPER, clock=SteppedClock(_noon(start)))
+    # A replay's run id is what it replays, so that the same replay writes the same journal, byte for byte.
+    context = wiring.open_context(
+        args, mode=Mode.PAPER, clock=SteppedClock(_noon(start)), run_id=f"replay-{start}-{end}"
+    )
     if context.real_broker or context.keys.polygon:
         context.keys = type(context.keys)(None, None, None, None)
         context.notes.append("keys are not used in a replay: broker and data are the embedded venue")

@@ -83,7 +83,12 @@ class Context:
 
 
 def open_context(
-    args: argparse.Namespace, *, mode: Mode = Mode.PAPER, as_of: str | None = None, clock: Clock | None = None
+    args: argparse.Namespace,
+    *,
+    mode: Mode = Mode.PAPER,
+    as_of: str | None = None,
+    clock: Clock | None = None,
+    run_id: str | None = None,
 ) -> Context:
     """Load .env, settings, parameters, calendar and clock, and start the logs."""
     load_dotenv(getattr(args, "dotenv", None))
@@ -95,7 +100,7 @@ def open_context(
         if mode is Mode.LIVE:
             raise UsageError("--as-of is for paper and scans; live trading runs at the time it is", code="AS_OF_LIVE")
         chosen = OffsetClock(parse_as_of(as_of, calendar))
-    run_id = f"{SystemClock().now():%Y%m%dT%H%M%S}-{os.getpid()}"
+    run_id = run_id or f"{SystemClock().now():%Y%m%dT%H%M%S}-{os.getpid()}"
     context = Context(
         home=place,
         settings=settings,
