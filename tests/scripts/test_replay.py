@@ -40,6 +40,16 @@ venue: {starting_cash_usd: 100000000000000, fills: at_open}
 """
 
 
+@pytest.fixture
+def names(tmp_path: Path) -> str:
+    """The first 40 names of the default list, and the week's three picks: fewer bars to fetch than 800 names."""
+    rows = (ROOT / "data" / "universe" / "optionable_liquid_800.csv").read_text(encoding="utf-8").splitlines()
+    few = [r for i, r in enumerate(rows) if i <= 40 or r.split(",")[0] in ("GNRC", "CAKE", "W")]
+    path = tmp_path / "few.csv"
+    path.write_text("\n".join(few) + "\n", encoding="utf-8")
+    return str(path)
+
+
 def replay(
     home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *more: str
 ) -> dict[str, Any]:
@@ -55,9 +65,9 @@ def ledger_of(home: Path) -> Ledger:
 
 
 def test_the_paper_week_of_the_readme_trades_protects_exits_and_reconciles(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], names: str
 ) -> None:
-    week = ("--replay", "2026-10-19:2026-10-23")
+    week = ("--replay", "2026-10-19:2026-10-23", "--universe", names)
     facts = replay(tmp_path / "a", monkeypatch, capsys, *week)
     assert facts["simulated"] is True
     assert (facts["sessions"], facts["scans"], facts["scans_failed"], facts["breaks"]) == (5, 15, 0, [])
@@ -138,10 +148,10 @@ def test_with_the_default_limits_no_day_breaks_one_and_every_trade_is_protected(
 
 
 def test_after_a_replay_the_emergency_scripts_work_with_the_kill_switch_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], names: str
 ) -> None:
     """The account stands after the close: orders are cancelled at once, the market sells wait for the next open."""
-    replay(tmp_path, monkeypatch, capsys, "--replay", "2026-10-21:2026-10-22")
+    replay(tmp_path, monkeypatch, capsys, "--replay", "2026-10-21:2026-10-22", "--universe", names)
     assert ledger_of(tmp_path).open_trades()
     (tmp_path / "state" / "KILL_SWITCH").mkdir()
     assert cancel_all.main(["--json"]) == 0
