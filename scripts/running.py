@@ -226,7 +226,7 @@ def fresh_home(context: wiring.Context) -> None:
 
 def _replay(context: wiring.Context, args: argparse.Namespace, sessions: list[date], beat: Any) -> int:
     assert isinstance(context.clock, SteppedClock)
-    clock, done = context.clock, 0
+    clock = context.clock
     clock.set(context.calendar.opens_at(sessions[0]) - timedelta(minutes=30))
     desk = trading.open_desk(context, _latched(context))
     trading.require(trading.startup_checks(context, desk))
@@ -246,17 +246,30 @@ def _replay(context: wiring.Context, args: argparse.Namespace, sessions: list[da
         cli.out(wiring.describe(context, data_source=context.source_name, simulated=True))
         for note in context.notes:
             cli.out(note)
-    with cli.progress(enabled=not args.json) as tick:
-        for day in sessions:
-            for run in _schedule(context, args, desk).runs(day):
+    schedule = _schedule(context, args, desk)
+    with cli.progress(enabled=not args.json) as context.tick:
+        for number, day in enumerate(sessions, start=1):
+            first = len(reports)
+            for run in schedule.runs(day):
                 clock.set(max(run.at, clock.now()))
                 runner.attempt(run)
             clock.set(max(after_close(context.calendar, day), clock.now()))
             runner.close_out(day)
-            done += 1
             beat(f"replayed {day}")
-            tick(done, len(sessions), f"SIMULATED {day}")
+            if not args.json:
+                cli.out(_day_line(day, number, len(sessions), reports[first:], desk.ledger()))
     return _summary(context, args, desk.ledger(), reports, sessions)
+
+
+def _day_line(day: date, number: int, of: int, reports: list[RunReport], ledger: Ledger) -> str:
+    """One line per session: it is the progress, and stays readable in a pipe."""
+    picks = sum(len(r.scan["picks"]) for r in reports if r.run.first and r.scan)
+    fills = sum(1 for r in reports for o in r.orders if o["filled_quantity"])
+    equity = next((r.equity for r in reversed(reports) if r.equity is not None), None)
+    return (
+        f"SIMULATED {day} ({number}/{of})  picks {picks}  fills {fills}  positions {len(ledger.positions)}"
+        f"  equity {'unknown' if equity is None else f'{equity:.2f}'}"
+    )
 
 
 def _summary(

@@ -58,8 +58,8 @@ def scan(context: wiring.Context, args: argparse.Namespace) -> Scanned:
         data, universe = wiring.data_from_bars(context, args.bars, chosen, cap)
     else:
         universe = wiring.load_universe_for(context, args.universe, cap)
-        with cli.progress(enabled=not args.json) as tick:
-            data = wiring.data_from_store(context, universe, tick)
+        with cli.progress(enabled=not args.json) as context.tick:
+            data = wiring.data_from_store(context, universe)
     wiring.refuse_simulated_data(context, simulated=data.simulated)
     result = run(context, data, universe, top3=args.top3, deterministic=args.deterministic)
     record(context, result)

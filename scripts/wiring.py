@@ -12,7 +12,7 @@ import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
@@ -65,6 +65,7 @@ class Context:
     notes: list[str] = field(default_factory=list)
     stores: dict[str, BarStore] = field(default_factory=dict)
     multi: MultiSource | None = None
+    tick: Callable[..., None] | None = None  # tells progress of long fetches
 
     @property
     def real_broker(self) -> bool:
@@ -271,7 +272,7 @@ def _providers(context: Context) -> list[DailyProvider]:
     return found
 
 
-def data_from_store(context: Context, universe: Universe, progress: Any = None) -> MarketData:
+def data_from_store(context: Context, universe: Universe) -> MarketData:
     """The store, brought up to the last completed session first when it lags. Warm, no vendor is even imported."""
     session = context.calendar.last_completed(context.clock.now())
     for name in [context.source_name] if not context.real_data else list(context.settings.data.providers):
@@ -289,7 +290,7 @@ def data_from_store(context: Context, universe: Universe, progress: Any = None) 
         context.calendar,
         context.clock,
         cache=context.home.cache,
-        progress=progress,
+        progress=context.tick,
         min_coverage=context.settings.data.min_coverage_pct,
         workers=context.settings.data.backfill_workers,
     )
