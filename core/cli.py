@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import errno
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -14,8 +16,11 @@ from typing import Any, TextIO
 from core import logs
 from core.canonical import canonical_json
 from core.errors import Exit, KobeError
+from core.paths import home
 from core.secrets import mask_secrets
 
+_NO_WAY = frozenset({errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR})  # said of a path
+_NO_ROOM = frozenset({errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)})
 PIPE_CLOSED = 141  # what a shell reports for a program that wrote to a closed pipe: not a success, and nothing to say
 
 _ASCII = str.maketrans({
@@ -28,9 +33,15 @@ _ASCII = str.maketrans({
 def run(main: Callable[[], int]) -> int:
     """Call `main` and turn however it ends into an exit code and at most one line on stderr.
 
-    KobeError: "kobe: CODE: message — advice" and its exit code. Interrupted: 130. Usage (argparse): its own code.
-    Anything else is a bug: 70, traceback in logs/errors.jsonl.
+    KobeError: "kobe: CODE: message — advice" and its exit code. Interrupted, by Ctrl-C or SIGTERM: 130. Usage
+    (argparse): its own code. A KOBE_HOME that cannot be written: 10. Anything else is a bug: 70, traceback in
+    logs/errors.jsonl.
     """
+    with _terminable():
+        return _run(main)
+
+
+def _run(main: Callable[[], int]) -> int:
     try:
         code = int(main())
         sys.stdout.flush()  # a closed pipe must show here, not in the interpreter's shutdown
@@ -48,9 +59,48 @@ def run(main: Callable[[], int]) -> int:
         _silence(sys.stdout)
         return PIPE_CLOSED
     except Exception as error:  # noqa: BLE001 - the process boundary: the one place that may
+        if isinstance(error, OSError) and (refusal := _home_refused(error)):
+            complain(refusal)
+            return int(Exit.CONFIG)
         logs.error_event("command_crashed", code="BUG", message=repr(error), traceback=traceback.format_exc())
         complain(f"kobe: BUG: {type(error).__name__}: {error} — see logs/errors.jsonl")
         return int(Exit.BUG)
+
+
+@contextlib.contextmanager
+def _terminable() -> Iterator[None]:
+    """SIGTERM ends a command like Ctrl-C, through its `finally` blocks; the runner installs its own way to stop."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    try:
+        before = signal.signal(signal.SIGTERM, interrupt)
+    except ValueError:  # not the main thread: nothing to install
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _home_refused(error: OSError) -> str | None:
+    """The line for a run-time folder that cannot be written; None for any other trouble, which is a bug."""
+    if error.errno not in _NO_ROOM and error.errno not in _NO_WAY:
+        return None
+    root, named = home().root, error.filename
+    if error.errno in _NO_WAY and (not isinstance(named, str) or not _of_home(root, Path(named))):
+        return None
+    return (
+        f"kobe: HOME_UNWRITABLE: {named or root}: {error.strerror} — set KOBE_HOME to a folder that can be written, "
+        "or free the disk"
+    )
+
+
+def _of_home(root: Path, named: Path) -> bool:
+    """Whether `named` lies in the home or is a folder above it."""
+    return root in (named, *named.parents) or named in root.parents
 
 
 def _code_of(error: SystemExit) -> int:

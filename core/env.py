@@ -22,6 +22,7 @@ LIVE_URL = "https://api.alpaca.markets"
 DATA_URL = "https://data.alpaca.markets"
 POLYGON_URL = "https://api.polygon.io"
 ANTHROPIC_URL = "https://api.anthropic.com"
+_NAMES = ("ALPACA_BASE_URL", "ALPACA_DATA_URL", "POLYGON_BASE_URL", "ANTHROPIC_BASE_URL")
 
 
 # ---------------------------------------------------------------- .env
@@ -144,6 +145,7 @@ class Endpoints:
     alpaca_data: str
     polygon: str
     anthropic: str
+    all_named: bool = False  # all four come from the environment: then no other server is asked for anything
 
 
 def endpoints(mode: Mode) -> Endpoints:
@@ -165,6 +167,7 @@ def endpoints(mode: Mode) -> Endpoints:
         alpaca_data=_address("ALPACA_DATA_URL", DATA_URL),
         polygon=_address("POLYGON_BASE_URL", POLYGON_URL),
         anthropic=_address("ANTHROPIC_BASE_URL", ANTHROPIC_URL).removesuffix("/v1"),
+        all_named=all(os.environ.get(name, "").strip() for name in _NAMES),
     )
 
 

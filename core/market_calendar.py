@@ -196,7 +196,10 @@ def parse_as_of(text: str, calendar: MarketCalendar) -> datetime:
         raise UsageError(f"--as-of {text!r} is neither an ISO instant nor a session date") from error
     if at.utcoffset() is None:
         raise UsageError(f"--as-of {text!r} names no time zone", advice=f"for instance {cleaned}-05:00 or {cleaned}Z")
-    at = at.astimezone(UTC)
+    try:
+        at = at.astimezone(UTC)
+    except OverflowError as error:  # year 1 or 9999, pushed over the edge by its zone
+        raise UsageError(f"--as-of {text!r} is outside the calendar, which begins {calendar.first}") from error
     if not calendar.first < at.date() or at.year > LAST_YEAR:
         raise UsageError(f"--as-of {text!r} is outside the calendar, which begins {calendar.first}")
     return at

@@ -376,7 +376,7 @@ class AlpacaBroker:
             try:
                 return ask()
             except TransportFailure as failure:
-                trouble: BrokerError = BrokerDown(f"the broker cannot be reached: {failure}", code=failure.kind)
+                trouble: BrokerError = BrokerDown(f"the broker cannot be reached: {failure}")
                 again = "Timeout" not in failure.kind and "TIMEOUT" not in failure.kind
             except (_api_error(), ValueError):
                 trouble, again = self._read_error()

@@ -271,7 +271,8 @@ class Desk:
     def execute(self, intent: OrderIntent, book: Book, *, wait_s: float = 5.0) -> tuple[Outcome, LedgerOrder | None]:
         """Send and follow to the end. A DAY limit entry or exit is cancelled after `cancel_after_s`.
 
-        Resting protection is sent, looked at once, and left. The LedgerOrder is None when nothing was intended.
+        Resting protection is sent, waited for until the broker shows it, and left. The LedgerOrder is None when nothing
+        was intended.
         """
         outcome = self.send(intent, book)
         if isinstance(outcome, Refused | Halted):
@@ -280,13 +281,25 @@ class Desk:
         if isinstance(outcome, Rejected | NotSent):
             return outcome, self.ledger().orders[cid]
         if intent.tif is Tif.GTC:
-            return outcome, self.poll(cid, wait_s=0.0)
+            return outcome, self._once_seen(cid, wait_s=wait_s)
         if intent.tif is Tif.DAY and intent.kind is OrderKind.LIMIT:
             current = self.poll(cid, wait_s=self._cancel_after_s)
             if current.working:
                 return outcome, self.cancel(cid, wait_s=wait_s)
             return outcome, current
         return outcome, self.poll(cid, wait_s=wait_s)
+
+    def _once_seen(self, client_order_id: str, *, wait_s: float) -> LedgerOrder:
+        """Look until the broker shows the order, working or not: an accepted order may be invisible for a moment, and
+        listings read in that moment would call it missing."""
+        deadline = self.clock.monotonic() + wait_s
+        while True:
+            seen = False
+            with contextlib.suppress(BrokerDown, BrokerRejected):
+                seen = self.broker.find(client_order_id) is not None
+            if seen or self.clock.monotonic() >= deadline:
+                return self.poll(client_order_id, wait_s=0.0)
+            self.clock.sleep(POLL_S)
 
     def cancel(self, client_order_id: str, *, wait_s: float) -> LedgerOrder:
         """Ask for a cancel and follow: a fill on the way wins. A refused cancel is read, not believed."""

@@ -46,12 +46,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise NotConfirmed(f"{len(held)} positions would be sold at market; nothing was sent")
         run = f"{context.clock.now():%Y%m%dT%H%M%S}"
         result = close_all(desk, run=run, run_lock=context.home.state / "close_all")
-        trading.view_writer(context)(desk.ledger(), context.clock.now().date())
-    left = {str(s): str(q) for s, q in sorted(result.left.items())}
-    if args.json:
-        cli.print_json({"flat": result.flat, "left": left, "cancelled": result.cancels.cancelled})
-    else:
-        cli.out("flat" if result.flat else f"still held: {', '.join(f'{s} {q}' for s, q in left.items())}")
+        left = {str(s): str(q) for s, q in sorted(result.left.items())}
+        if args.json:
+            cli.print_json({"flat": result.flat, "left": left, "cancelled": result.cancels.cancelled})
+        else:
+            cli.out("flat" if result.flat else f"still held: {', '.join(f'{s} {q}' for s, q in left.items())}")
+        trading.view_writer(context)(desk.ledger(), context.clock.now().date())  # last: a damaged view hides no answer
     return Exit.OK if result.flat else Exit.NO
 
 

@@ -81,6 +81,8 @@ def once(args: argparse.Namespace) -> int:
     else:
         cli.out(wiring.describe(context, data_source=str((report.scan or {}).get("data_source")), simulated=False))
         cli.out(render_report(report))
+    if report.scan is None and report.code not in ("OK", "KILL_SWITCH") and not report.breaks:
+        raise DataError(f"{report.run.id}: nothing was entered, what is held was looked after", code=report.code)
     return Exit.NO if report.breaks else Exit.OK
 
 
@@ -170,11 +172,16 @@ def replay(args: argparse.Namespace) -> int:
         context.notes.append("keys are not used in a replay: broker and data are the embedded venue")
     _market(context, args)
     with only_runner(context.home.state, context.clock) as beat:
+        sessions = _sessions(context, start, end)  # every refusal comes before anything is moved
+        _times(context, args)
+        if args.universe is not None:
+            wiring.load_universe_for(context, args.universe, args.cap)
+        trading.require([trading.switch_finding(context)])
         fresh_home(context)
         marks = {"market": context.market_spec, "fills": args.fills or context.settings.venue.fills}
         write_atomic(wiring.replay_file(context), json.dumps(marks).encode())
         with wiring.closing(context):
-            return _replay(context, args, _sessions(context, start, end), beat)
+            return _replay(context, args, sessions, beat)
 
 
 def _noon(day: date) -> Any:

@@ -239,7 +239,7 @@ class Finding:
 
 def startup_checks(context: wiring.Context, desk: Desk) -> list[Finding]:
     """What must hold before the runner may start; all are made, none is skipped because another failed."""
-    return [_switch(context), _journal(context), *_account(desk)]
+    return [switch_finding(context), _journal(context), *_account(desk)]
 
 
 def require(findings: list[Finding]) -> None:
@@ -249,7 +249,7 @@ def require(findings: list[Finding]) -> None:
             raise finding.problem
 
 
-def _switch(context: wiring.Context) -> Finding:
+def switch_finding(context: wiring.Context) -> Finding:
     from risk.kill_switch import KillSwitch
 
     if KillSwitch(context.home.kill_switch).is_active():

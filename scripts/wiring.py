@@ -25,7 +25,7 @@ from core import logs
 from core.clock import Clock, OffsetClock, SteppedClock, SystemClock
 from core.domain import Mode, Symbol
 from core.env import Endpoints, Keys, endpoints, keys, load_dotenv
-from core.errors import ConfigError, DataError, UsageError
+from core.errors import ConfigError, DataError, StateCorrupt, UsageError
 from core.market_calendar import MarketCalendar, market_calendar, parse_as_of
 from core.paths import REPO_ROOT, Home, home
 
@@ -114,11 +114,23 @@ def open_context(
         run_id=run_id,
     )
     logs.configure(place, chosen, run_id=run_id, mode=mode.value)
+    refuse_half_keys(context.keys)
     if os.environ.get("KOBE_CONFIG"):
         if mode is Mode.LIVE:
             raise ConfigError("KOBE_CONFIG is set; live mode takes config/base.yaml only", code="CONFIG_NOT_PINNED")
         context.notes.append(f"settings from {os.environ['KOBE_CONFIG']} (no pin in paper mode)")
     return context
+
+
+def refuse_half_keys(found: Keys) -> None:
+    """One of Alpaca's two keys alone is a slip; trading on the embedded venue instead would hide it."""
+    if bool(found.alpaca_id) != bool(found.alpaca_secret):
+        absent = "ALPACA_API_SECRET_KEY" if found.alpaca_id else "ALPACA_API_KEY_ID"
+        raise ConfigError(
+            f"{absent} is not set, its partner is",
+            code="KEYS_INCOMPLETE",
+            advice="set both, or neither to trade on the embedded venue",
+        )
 
 
 # ---------------------------------------------------------------- universe and bars
@@ -265,7 +277,7 @@ def _providers(context: Context) -> list[DailyProvider]:
 
             ids = (context.keys.alpaca_id, context.keys.alpaca_secret)
             found.append(AlpacaProvider(*ids, context.endpoints.alpaca_data, clock, **bounds))
-        elif name == "yfinance":
+        elif name == "yfinance" and not context.endpoints.all_named:  # it has no address of its own to be named
             from data.providers.yfinance_eod import YFinanceProvider
 
             found.append(YFinanceProvider(clock, timeout_s=data.request_timeout_s, calendar=calendar))
@@ -379,12 +391,20 @@ def resume_replayed_account(context: Context) -> None:
     file = replay_file(context)
     if context.real_broker or not file.is_file():
         return
+    from core.market.base import Fills
     from execution.venue.account import read_meta
 
     meta = read_meta(context.home.state / "venue.sqlite")
     if meta is not None and meta.clock is not None:
-        marked = json.loads(file.read_text(encoding="utf-8"))
-        context.market_spec, context.fills = str(marked["market"]), str(marked["fills"])
+        try:
+            marked = json.loads(file.read_text(encoding="utf-8"))
+            context.market_spec, context.fills = str(marked["market"]), Fills(marked["fills"]).value
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise StateCorrupt(
+                f"{file.name} is damaged: {error}",
+                code="REPLAY_FILE_DAMAGED",
+                advice='write {"fills":"path","market":"simulated"} into it, as that replay had them, or replay again',
+            ) from error
         context.clock = SteppedClock(meta.clock)
         context.notes.append(f"the account of a replay, standing at {meta.clock:%Y-%m-%d %H:%M}Z")
 

@@ -13,6 +13,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
+from core import logs
 from core.clock import Clock
 from core.errors import DataError, StateCorrupt, StateLocked
 from core.files import locked, write_atomic
@@ -63,7 +64,8 @@ class ProviderStats:
         try:
             known = read_stats(self._path)
         except StateCorrupt:
-            self._path.replace(self._path.with_suffix(".damaged"))
+            self._path.replace(_free(self._path.with_suffix(".damaged")))
+            logs.event("state_set_aside", file=self._path.name, code="STATE_CORRUPT")
             known = {}
         for name, fresh in self._pending.items():
             entry = {**_empty(), **known.get(name, {})}
@@ -81,6 +83,15 @@ def _empty() -> dict[str, Any]:
     return {
         "success": 0, "failure": 0, "kinds": {}, "last_error": None, "last_success_at": None, "last_failure_at": None
     }  # fmt: skip
+
+
+def _free(path: Path) -> Path:
+    """`path`, or with a number behind it when an earlier one is kept there."""
+    number, free = 1, path
+    while free.exists():
+        number += 1
+        free = path.with_name(f"{path.name}-{number}")
+    return free
 
 
 def _stamp(at: datetime) -> str:

@@ -16,6 +16,8 @@ from decimal import Decimal
 from pathlib import Path
 from uuid import UUID, uuid5
 
+from core.errors import StateCorrupt, StateLocked
+
 ACCOUNT_ID = UUID("6b6f6265-0000-5000-8000-76656e756500")
 OPEN_STATES = ("pending_new", "accepted", "new", "partially_filled", "held", "pending_cancel")
 _BUSY_S = 10.0  # how long to wait for another process's transaction
@@ -129,6 +131,27 @@ def _load(name: str, value: object) -> object:
     return bool(value) if name == "triggered" else value
 
 
+@contextmanager
+def _told(path: Path) -> Iterator[None]:
+    """SQLite's troubles with the file itself, in our words; the file stays as it is."""
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        if "locked" not in str(error):
+            raise _damaged(path, error) from error
+        raise StateLocked(f"{path.name} has been locked by another process for {_BUSY_S:g} s") from error
+    except sqlite3.DatabaseError as error:
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: Path, error: Exception) -> StateCorrupt:
+    return StateCorrupt(
+        f"{path.name}, the embedded venue's account, cannot be used: {error}",
+        code="VENUE_ACCOUNT_DAMAGED",
+        advice="restore it from a backup, or set KOBE_HOME to another folder; no real broker is concerned",
+    )
+
+
 def order_id(client_order_id: str, leg: str = "") -> str:
     """The same client order id always gets the same order id."""
     return str(uuid5(ACCOUNT_ID, f"{client_order_id}\x1f{leg}"))
@@ -139,10 +162,11 @@ class AccountStore:
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._db = sqlite3.connect(path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
-        self._db.execute("PRAGMA journal_mode=WAL")
-        self._db.execute("PRAGMA synchronous=OFF")
-        self._db.executescript(_TABLES)
+        with _told(path):
+            self._db = sqlite3.connect(path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
+            self._db.execute("PRAGMA journal_mode=WAL")
+            self._db.execute("PRAGMA synchronous=OFF")
+            self._db.executescript(_TABLES)
         self._meta: dict[str, str] = {}
 
     def close(self) -> None:
@@ -257,16 +281,17 @@ class VenueMeta:
 
 
 def read_meta(path: Path) -> VenueMeta | None:
-    """None when there is no account file yet. Raises sqlite3.DatabaseError for a file that is none."""
+    """None when there is no account file yet, or one without our tables. Raises StateCorrupt for a damaged one."""
     if not path.is_file():
         return None
-    database = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, timeout=_BUSY_S)
-    try:
-        rows = dict(database.execute("SELECT key, value FROM meta"))
-    except sqlite3.OperationalError:  # a file without our tables
-        return None
-    finally:
-        database.close()
+    with _told(path):
+        database = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, timeout=_BUSY_S)
+        try:
+            rows = dict(database.execute("SELECT key, value FROM meta"))
+        except sqlite3.OperationalError:  # a file without our tables
+            return None
+        finally:
+            database.close()
     clock = rows.get("clock")
     return VenueMeta(rows.get("market", ""), rows.get("fills", ""), datetime.fromisoformat(clock) if clock else None)
 

@@ -29,7 +29,7 @@ KEY_ID, SECRET, POLYGON_KEY, ANTHROPIC_KEY = "PKOTHER1", "other-secret-9", "poly
 HIDDEN_S = 0.20  # an accepted order cannot be looked up or listed before this
 DECIDED_S = 0.30  # an order leaves pending_new, and an IOC has its result, after this
 CANCEL_S = 0.20  # pending_cancel lasts this long
-AGGS_PER_PAGE = 300
+AGGS_PER_PAGE = 250
 OPEN_STATES = {"new", "accepted", "pending_new", "partially_filled", "held", "pending_cancel"}
 
 Bar = tuple[float, float, float, float, float]  # open, high, low, close, volume
@@ -248,11 +248,9 @@ class OtherServers:
             order = next(o for o in self.orders if o.body["symbol"] == symbol and o.body["status"] == "new")
             hit = order.leg if leg else order
             assert hit is not None
-            if leg:
-                order.leg = None
-                self._end(order, "canceled", "canceled_at")
-                self.orders.append(hit)
             self.execute(hit, int(hit.body["qty"]), Decimal(hit.body["limit_price"] or hit.body["stop_price"]))
+            if leg:
+                self._end(order, "canceled", "canceled_at")
 
     # ------------------------------------------------------------ orders
     def new_order(self, asked: Mapping[str, Any]) -> _Order:
@@ -300,10 +298,11 @@ class OtherServers:
 # ---------------------------------------------------------------- wire
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
     name = ""
     owner: OtherServers
 
-    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
+    def log_message(self, format: str, *args: Any) -> None:
         pass
 
     def _answer(self) -> None:
@@ -327,7 +326,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(data)
 
-    do_GET = do_POST = do_DELETE = do_PATCH = _answer  # noqa: N815
+    do_GET = do_POST = do_DELETE = do_PATCH = _answer
 
     def _reply(self, seen: Seen, raw: bytes) -> Reply:
         if self.owner.busy.get(self.name, 0) > 0:
@@ -354,7 +353,7 @@ _BUSY = {
     "polygon": Reply(
         429,
         {"status": "ERROR", "request_id": "r2", "error": "You've exceeded the maximum requests per minute"},
-        {"Retry-After": "2"},
+        {"Retry-After": "1"},
     ),
     "anthropic": Reply(429, {"type": "error", "error": {"type": "rate_limit_error", "message": "slow down"}}),
 }
@@ -497,7 +496,7 @@ def _submit(owner: OtherServers, asked: Mapping[str, Any]) -> Reply:
     opposite = [o for o in owner.orders if o.body["symbol"] == symbol and o.body["side"] != side
                 and o.body["status"] in OPEN_STATES and o.body["order_class"] == ""]  # fmt: skip
     for order in opposite:
-        if "limit" != order.body["type"] or "limit" != asked["type"] or _crosses(asked, order.body):
+        if order.body["type"] != "limit" or asked["type"] != "limit" or _crosses(asked, order.body):
             return _no(403, 40310000, "potential wash trade detected. use complex orders",
                        existing_order_id=order.body["id"], reject_reason="opposite side stop order exists")  # fmt: skip
     if side == "sell":
@@ -619,8 +618,8 @@ def polygon(owner: OtherServers, seen: Seen) -> Reply | None:
     parts = [p for p in seen.path.split("/") if p]
     if parts[:3] == ["v2", "aggs", "ticker"] and len(parts) == 9:
         return _range(owner, seen, parts)
-    if parts[:3] == ["v2", "aggs", "grouped"] and len(parts) == 7:
-        return Reply(200, _grouped(owner, date.fromisoformat(parts[6]), seen.query))
+    if parts[:3] == ["v2", "aggs", "grouped"] and len(parts) == 8:
+        return Reply(200, _grouped(owner, date.fromisoformat(parts[7]), seen.query))
     if seen.path == "/v3/reference/splits":
         row = {"id": "E1", "ticker": "ZVZZT", "execution_date": "2023-04-11", "split_from": 1, "split_to": 4}
         return Reply(200, {"status": "OK", "request_id": "r3", "results": [row]})
