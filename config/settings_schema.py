@@ -213,6 +213,7 @@ class Execution(Section):
     cancel_after_s: float = Field(default=2.0, gt=0, le=60, description="day_cancel only: seconds until the cancel")
     entry_offset_bps: float = Field(default=10.0, ge=0, le=500, description="entry limit above the ask")
     exit_offset_bps: float = Field(default=30.0, ge=0, le=1000, description="exit limit below the bid")
+    exit_clamp_bps: float = Field(default=300.0, ge=0, le=2000, description="lowest exit limit below the last trade")
     max_clamp_bps: float = Field(
         default=50.0, gt=0, le=1000, description="farthest an entry limit may be from the last trade"
     )
@@ -317,6 +318,7 @@ class Runner(Section):
         description="on a half day, a scan due after the close: 5 minutes before it, or not at all",
     )
     heartbeat_s: float = Field(default=30.0, ge=1, le=600, description="how often the runner says that it lives")
+    look_after_s: float = Field(default=60.0, ge=5, le=600, description="between looks at what is held")
     close_margin_s: float = Field(
         default=60.0, ge=0, le=3600, description="nothing is sent in the last seconds of a session"
     )

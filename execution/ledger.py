@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime
 from decimal import Decimal
+from fractions import Fraction
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
@@ -391,10 +392,38 @@ class Fold:
             held = target.get(symbol, 0)
             self._positions[symbol] = held
             trades = [t for t in self._trades.values() if t.symbol == symbol and t.is_open]
-            surplus = sum(t.quantity for t in trades) - max(0, held)
-            gone = ExitFill(client_order_id="", purpose=None, quantity=0, price=None, at=at)
-            if surplus > 0:
-                self._take(trades, surplus, gone)
+            ours = sum(t.quantity for t in trades)
+            if ours and held > 0 and (ratio := split_ratio(ours, held)) is not None:
+                self._rebase(trades, ratio)
+            elif trades and held > ours:  # shares of unknown origin beside ours: guarded with the oldest trade
+                first = trades[0]
+                self._trades[first.decision_id] = replace(first, entry_quantity=first.entry_quantity + held - ours)
+            elif ours > max(0, held):
+                gone = ExitFill(client_order_id="", purpose=None, quantity=0, price=None, at=at)
+                self._take(trades, ours - max(0, held), gone)
+
+    def _rebase(self, trades: Sequence[Trade], ratio: Fraction) -> None:
+        """A split that the operator accepted: shares times the ratio, prices divided by it."""
+        factor = Decimal(ratio.numerator) / Decimal(ratio.denominator)
+        for trade in trades:
+            self._trades[trade.decision_id] = replace(
+                trade,
+                entry_quantity=int(trade.quantity * ratio),
+                entry_price=trade.entry_price / factor,
+                stop=None if trade.stop is None else trade.stop / factor,
+                exits=(),
+            )
+
+
+SPLIT_RATIOS = (2, 3, 4, 5, 6, 7, 8, 10, 15, 20, 25, 30, 40, 50, 100)
+
+
+def split_ratio(ours: int, theirs: int) -> Fraction | None:
+    """New shares per old share when the two counts differ by a usual split, forward or reverse; else None."""
+    if ours <= 0 or theirs <= 0 or ours == theirs:
+        return None
+    ratio = Fraction(theirs, ours)
+    return ratio if ratio in SPLIT_RATIOS or 1 / ratio in SPLIT_RATIOS else None
 
 
 def _marginal(order: LedgerOrder, cumulative: int, average: Decimal | None, more: int) -> Decimal | None:

@@ -160,18 +160,17 @@ class Left:
 def leave(
     desk: Desk, decision_id: str, quote: Quote | None, reason: ExitReason, book: Book, *,
     offset_bps: float, max_clamp_bps: float, on: date, tif: Tif = Tif.IOC, wait_s: float = 10.0,
+    max_age_s: float = float("inf"),
 ) -> Left:  # fmt: skip
     """Cancel protection, wait for its end, sell what is then left, and protect again whatever did not sell.
 
     The price is worked out before protection is touched: without a usable quote the stop stays where it is.
     """
     trade = desk.ledger().trades[decision_id]
-    price = (
-        Breach(code="QUOTE_ABSENT", observed="none", limit="a quote") if quote is None
-        else exit_limit(quote, offset_bps, max_clamp_bps, desk.limits.ticks, on)
-    )  # fmt: skip
+    price = _exit_price(desk, quote, offset_bps, max_clamp_bps, on, max_age_s)
     if isinstance(price, Breach):
         return Left("REFUSED", breach=price)
+    desk.broker.positions()  # the sell will need this answer: a broker that is down must fail before the stop is gone
     if desk.halt.is_active():
         return Left("REFUSED", breach=Breach(code="KILL_SWITCH", observed="active", limit="inactive"))
     for order in desk.ledger().protective(decision_id):
@@ -183,6 +182,20 @@ def leave(
         return Left("ALREADY_OUT")  # the stop or target filled instead; it is booked
     outcome, _ = desk.execute(_exit_intent(trade, ledger, price, reason, desk.clock.now(), tif), book, wait_s=wait_s)
     return _after_exit(desk, decision_id, outcome, book, on)
+
+
+def _exit_price(
+    desk: Desk, quote: Quote | None, offset_bps: float, max_clamp_bps: float, on: date, max_age_s: float
+) -> Decimal | Breach:
+    """The sell limit, or why this quote cannot be sold at: then the stop stays and the next scan tries again."""
+    if quote is None:
+        return Breach(code="QUOTE_ABSENT", observed="none", limit="a quote")
+    age_s = (desk.clock.now() - quote.at).total_seconds()
+    if age_s > max_age_s:
+        return Breach(code="QUOTE_STALE", observed=f"{age_s:.0f} s", limit=f"{max_age_s:g} s")
+    if quote.bid is not None and quote.ask is not None and 0 < quote.ask < quote.bid:
+        return Breach(code="QUOTE_CROSSED", observed=f"{quote.bid}/{quote.ask}", limit="bid at most ask")
+    return exit_limit(quote, offset_bps, max_clamp_bps, desk.limits.ticks, on)
 
 
 def _exit_intent(

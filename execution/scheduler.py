@@ -32,14 +32,23 @@ class DueRun:
         return f"{self.session.isoformat()}T{self.label}"
 
 
+OPEN, CLOSE = "09:30", "16:00"
+
+
 def parse_scan_times(text: str) -> tuple[str, ...]:
-    """`09:35,10:30,15:55` -> sorted unique HH:MM. Raises UsageError naming the bad part."""
+    """`09:35,10:30,15:55` -> sorted unique HH:MM within the regular session. Raises UsageError naming the bad part."""
     times: set[str] = set()
     for part in text.split(","):
         pieces = part.strip().split(":")
         if len(pieces) != 2 or not all(p.isdigit() for p in pieces) or int(pieces[0]) > 23 or int(pieces[1]) > 59:
             raise UsageError(f"--scan-times: {part.strip()!r} is not HH:MM", advice="for instance 09:35,10:30,15:55")
-        times.add(f"{int(pieces[0]):02d}:{int(pieces[1]):02d}")
+        label = f"{int(pieces[0]):02d}:{int(pieces[1]):02d}"
+        if not OPEN <= label < CLOSE:
+            raise UsageError(
+                f"--scan-times: {label} is outside the session, {OPEN} to {CLOSE} New York",
+                advice="for instance 09:35,10:30,15:55",
+            )
+        times.add(label)
     return tuple(sorted(times))
 
 
@@ -47,19 +56,24 @@ def due_runs(
     session: date, scan_times: Sequence[str], calendar: MarketCalendar, *, half_day_rule: str
 ) -> tuple[DueRun, ...]:
     """The scans of one session in order; empty when none falls inside it."""
-    opens, closes = calendar.opens_at(session), calendar.closes_at(session)
-    kept: list[tuple[str, datetime]] = []
-    for label in sorted(scan_times):
-        at = calendar.instant_at(session, label)
-        if opens <= at < closes:
-            kept.append((label, at))
-        elif at >= closes and half_day_rule == "close_minus_5" and label == max(scan_times):
-            kept.append((label, closes - HALF_DAY_LEAD))
-    kept.sort(key=lambda pair: pair[1])
+    closes = calendar.closes_at(session)
+    labels = sorted(scan_times)
+    kept = [(label, at) for label in labels if (at := calendar.instant_at(session, label)) < closes]
+    moved = closes - HALF_DAY_LEAD
+    if len(kept) < len(labels) and half_day_rule == "close_minus_5" and all(at < moved for _, at in kept):
+        kept.append((labels[-1], moved))
     return tuple(
         DueRun(session, label, at, first=index == 0, last=index == len(kept) - 1)
         for index, (label, at) in enumerate(kept)
     )
+
+
+def dropped_runs(
+    session: date, scan_times: Sequence[str], calendar: MarketCalendar, *, half_day_rule: str
+) -> tuple[str, ...]:
+    """Ids of the scans that a half day leaves no room for: they are recorded as skipped, not forgotten."""
+    kept = {run.label for run in due_runs(session, scan_times, calendar, half_day_rule=half_day_rule)}
+    return tuple(f"{session.isoformat()}T{label}" for label in sorted(scan_times) if label not in kept)
 
 
 def run_for(now: datetime, runs: Sequence[DueRun]) -> DueRun | None:

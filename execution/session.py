@@ -34,7 +34,7 @@ from core.market_calendar import MarketCalendar
 from core.ports import QuoteSource
 from execution.clamp import entry_limit
 from execution.desk import Desk, Halted, NotSent, Outcome, Rejected, Unknown, whole_shares
-from execution.ledger import Ledger, LedgerOrder, new_york_day
+from execution.ledger import Ledger, LedgerOrder, Trade, new_york_day
 from execution.protection import Left, leave, repair
 from execution.reconcile import Break, find_breaks, record_breaks
 from execution.scheduler import DueRun
@@ -68,7 +68,13 @@ class Plan:
 
 
 class Planner(Protocol):
-    def __call__(self, run: DueRun, ledger: Ledger) -> Plan: ...
+    def exits(self, run: DueRun, ledger: Ledger) -> Sequence[tuple[str, ExitReason]]:
+        """What must leave now, from the calendar and the bars already at hand; asks no vendor."""
+        ...
+
+    def plan(self, run: DueRun, ledger: Ledger) -> Plan:
+        """The scan, and the exits that only its data could tell. Trouble with data is `Plan.problem`, not an error."""
+        ...
 
 
 Sizer = Callable[[Decimal, Decimal, Decimal, Decimal], "tuple[int, str | None]"]
@@ -104,39 +110,78 @@ class TradingSession:
     def __init__(
         self, *, desk: Desk, quotes: QuoteSource, planner: Planner, sizer: Sizer, settings: Settings,
         calendar: MarketCalendar, write_views: Callable[[Ledger, date], None],
+        stopping: Callable[[], bool] = lambda: False,
     ) -> None:  # fmt: skip
         self.desk, self._quotes, self._planner, self._sizer = desk, quotes, planner, sizer
         self._settings, self._calendar, self._write_views = settings, calendar, write_views
+        self._stopping = stopping  # asked before each entry: the operator wants to end
 
     # ------------------------------------------------------------ one scan
     def run(self, run: DueRun) -> RunReport:
         report = RunReport(run)
+        clock = self._broker_clock()  # before anything: at another time, a lag would look passed
         first_seq = self.desk.ledger().last_seq
-        settled = self.desk.settle()
-        for cid in settled.still_unknown:
-            logs.event("order_unknown", client_order_id=cid, code="UNKNOWN_ORDER")
-        clock = self._broker_clock()
+        self._settle()
         self._reconcile(report)
-        plan = self._planner(run, self.desk.ledger())
-        report.scan = plan.scan
         if self.desk.halt.is_active():
             report.code = "KILL_SWITCH"
         else:
+            self._look_after_held(report, run, clock)
+            plan = self._planner.plan(run, self.desk.ledger())
+            report.scan = plan.scan
             base = self._book(plan, clock, entries=plan.problem is None)
-            self._exits(report, plan, base)
-            self._protect(report, base, run.session)
+            self._exits(report, plan.exits, base)
             report.code = plan.problem or self._entries(report, plan, base, run)
             self._protect(report, base, run.session)
+            if self.desk.halt.is_active():
+                report.code = "KILL_SWITCH"
         self._finish(report, first_seq)
         return report
 
+    def _look_after_held(self, report: RunReport, run: DueRun, clock: BrokerClock) -> None:
+        """What is held comes first: neither a slow vendor nor a failing scan may keep an exit or a stop waiting."""
+        nothing = Plan(signal_session=self._calendar.previous_session(run.session))
+        base = self._book(nothing, clock, entries=False)
+        self._exits(report, self._planner.exits(run, self.desk.ledger()), base)
+        self._protect(report, base, run.session)
+
+    def look_after(self, session: date) -> RunReport:
+        """Between scans and at start-up: settle, book what rested and filled, put back missing protection."""
+        report = RunReport(DueRun(session, "look_after", self.desk.clock.now(), first=False, last=False))
+        clock = self._broker_clock()
+        self._settle()
+        if not self.desk.halt.is_active():
+            nothing = Plan(signal_session=self._calendar.previous_session(session))
+            self._protect(report, self._book(nothing, clock, entries=False), session)
+        return report
+
+    def recover(self) -> None:
+        """Start-up is recovery: what a crash left open is settled, and what is held is protected, before anything else.
+
+        Raises BrokerDown: a runner that cannot learn what it holds does not start.
+        """
+        self.look_after(self._calendar.next_session(self._calendar.last_completed(self.desk.clock.now())))
+
+    @property
+    def has_something_out(self) -> bool:
+        """Whether anything is held or may be live."""
+        ledger = self.desk.ledger()
+        return bool(ledger.open_trades() or ledger.working())
+
     def close_out(self, session: date) -> RunReport:
-        """After the close: book what resting orders did, reconcile, write the views."""
+        """After the close: book what resting orders did, protect for the night, reconcile, write the views."""
         report = RunReport(DueRun(session, "close", self.desk.clock.now(), first=False, last=False))
         first_seq = self.desk.ledger().last_seq
-        self.desk.settle()
+        report.intents = self.look_after(session).intents
         self._finish(report, first_seq)
         return report
+
+    def _settle(self) -> None:
+        settled = self.desk.settle()
+        for what in ("adopted", "not_sent", "still_unknown"):
+            for cid in getattr(settled, what):
+                logs.event("order_settled", client_order_id=cid, code=what.upper())
+                logs.count("orders_settled", code=what.upper())
 
     def _broker_clock(self) -> BrokerClock:
         """The broker's clock must agree with ours: an order decided at another time is another order (B46)."""
@@ -173,33 +218,58 @@ class TradingSession:
         return found
 
     # ------------------------------------------------------------ exits and protection
-    def _exits(self, report: RunReport, plan: Plan, base: Book) -> None:
-        due = [(d, why) for d, why in plan.exits if d in self.desk.ledger().trades]
+    def _exits(self, report: RunReport, exits: Sequence[tuple[str, ExitReason]], base: Book) -> None:
+        trades = self.desk.ledger().trades
+        due = [(d, why) for d, why in exits if d in trades and trades[d].is_open]
         if not due:
             return
         symbols = {self.desk.ledger().trades[d].symbol for d, _ in due}
         quotes = self._quotes.quotes(sorted(symbols))
-        execution = self._settings.execution
         for decision_id, why in due:
             trade = self.desk.ledger().trades[decision_id]
             if not trade.is_open:
                 continue
+            self._leave(report, trade, quotes.get(trade.symbol), why, base)
+
+    def _leave(self, report: RunReport, trade: Trade, quote: Quote | None, why: ExitReason, base: Book) -> None:
+        """One exit. A broker that fails in the middle is told; protection is put back before entries."""
+        execution = self._settings.execution
+        try:
             left = leave(
-                self.desk, decision_id, quotes.get(trade.symbol), why, base, offset_bps=execution.exit_offset_bps,
-                max_clamp_bps=execution.max_clamp_bps, on=base.now.date(), tif=self._tif(),
-                wait_s=float(execution.reconcile_poll_s),
+                self.desk, trade.decision_id, quote, why, base, offset_bps=execution.exit_offset_bps,
+                max_clamp_bps=execution.exit_clamp_bps, on=base.now.date(), tif=self._tif(),
+                wait_s=float(execution.reconcile_poll_s), max_age_s=float(execution.quote_max_age_s),
             )  # fmt: skip
-            self._tell_exit(report, trade.symbol, decision_id, left)
+        except BrokerDown as error:
+            left = Left("BROKER_DOWN", breach=Breach(code=error.code, observed=str(error), limit="an answer"))
+        self._tell_exit(report, trade.symbol, trade.decision_id, left)
 
     def _tell_exit(self, report: RunReport, symbol: Symbol, decision_id: str, left: Left) -> None:
         if left.outcome is not None:
             report.intents.append(_intent_row(left.outcome))
         codes = [left.breach.code] if left.breach is not None else []
         logs.trade_event("exit_attempted", symbol=str(symbol), decision_id=decision_id, code=left.code, codes=codes)
+        trade = self.desk.ledger().trades[decision_id]
+        if trade.is_open and not self.desk.ledger().protective(decision_id):
+            self._tell_unprotected(trade)
+
+    def _tell_unprotected(self, trade: Trade) -> None:
+        logs.error_event(
+            "position_unprotected", symbol=str(trade.symbol), decision_id=trade.decision_id,
+            code="POSITION_UNPROTECTED", quantity=trade.quantity,
+        )  # fmt: skip
+        logs.count("positions_unprotected")
 
     def _protect(self, report: RunReport, base: Book, on: date) -> None:
+        """Put back what is missing. A stop that the broker refuses was passed already: then the rule is to leave."""
         for outcome, _ in repair(self.desk, base, on=on):
             report.intents.append(_intent_row(outcome))
+            if not isinstance(outcome, Rejected) or not base.session_open:
+                continue
+            trade = self.desk.ledger().trades.get(outcome.intent.decision_id)
+            if trade is not None and trade.is_open:
+                quote = self._quotes.quotes([trade.symbol]).get(trade.symbol)
+                self._leave(report, trade, quote, ExitReason.STOP, base)
 
     def _tif(self) -> Tif:
         return Tif.IOC if self._settings.execution.time_in_force == "ioc" else Tif.DAY
@@ -215,8 +285,24 @@ class TradingSession:
             return "OK" if plan.entries else "NO_PICKS"
         quotes = self._quotes.quotes(sorted({e.signal.symbol for e in wanted}))
         for entry in wanted:
-            self._enter(report, entry, quotes.get(entry.signal.symbol), base)
+            if self._stopping():
+                self._refuse(report, entry.signal, "STOPPING", "the runner was asked to end")
+                continue
+            try:
+                self._enter(report, entry, quotes.get(entry.signal.symbol), base)
+            except BrokerDown as error:  # what filled before this one must still be protected and booked
+                self._refuse(report, entry.signal, error.code, str(error))
+                return error.code
+            finally:
+                self._protect_quietly(report, base, run.session)
         return "OK"
+
+    def _protect_quietly(self, report: RunReport, base: Book, on: date) -> None:
+        """Right after each entry; when the broker fails here too, the end of the scan and the next look try again."""
+        try:
+            self._protect(report, base, on)
+        except BrokerDown as error:
+            logs.error_event("protection_failed", code=error.code, detail=str(error))
 
     def _eligible(self, report: RunReport, entry: Entry) -> bool:
         """A signal is acted on once, and ignored while its strategy held the symbol at the signal's close."""

@@ -409,10 +409,12 @@ def on_tick(intent: OrderIntent, book: Book, limits: Limits) -> Breach | None:
 
 
 def runaway(intent: OrderIntent, book: Book, limits: Limits) -> Breach | None:
-    """Orders per minute and day; the operator's liquidation is never throttled."""
+    """Orders per minute and day. Entries meet the ceiling first: stops and exits keep room above it, so that what was
+    bought can still be protected. The operator's liquidation is never throttled."""
     if intent.purpose is Purpose.CLOSE:
         return None
-    return runaway_breach(book.sent_at, book.now, limits.ceilings)
+    ceilings = limits.ceilings.for_reductions() if is_reduction(intent) else limits.ceilings
+    return runaway_breach(book.sent_at, book.now, ceilings)
 
 
 ENTRY_CHECKS: tuple[Check, ...] = (

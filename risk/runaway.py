@@ -8,6 +8,8 @@ from datetime import datetime, timedelta
 
 from core.domain import Breach
 
+REDUCTION_ROOM = 4
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ceilings:
@@ -15,6 +17,10 @@ class Ceilings:
 
     per_minute: int = 30
     per_day: int = 300
+
+    def for_reductions(self) -> Ceilings:
+        """Stops and exits: each entry may need a stop, an exit and a second stop."""
+        return Ceilings(per_minute=REDUCTION_ROOM * self.per_minute, per_day=REDUCTION_ROOM * self.per_day)
 
 
 def runaway_breach(sent_at: Sequence[datetime], now: datetime, ceilings: Ceilings) -> Breach | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import date
@@ -47,14 +48,33 @@ class ScanPlanner:
         self._context, self._universe, self._bars = context, universe, bars
         self._data: wiring.MarketData | None = None
 
-    def __call__(self, run: DueRun, ledger: Ledger) -> Plan:
+    def exits(self, run: DueRun, ledger: Ledger) -> list[tuple[str, ExitReason]]:
+        """From bars already at hand: those of this session's earlier scan, else the store as it is."""
+        if not ledger.open_trades():
+            return []
+        session = self._context.calendar.previous_session(run.session)
+        data = self._data if self._data is not None and self._data.session == session else None
+        if data is None and self._bars is None:
+            with contextlib.suppress(DataError):
+                data = wiring.stored(self._context, self._universe, session)
+        return self._exits(ledger, run, data)
+
+    def plan(self, run: DueRun, ledger: Ledger) -> Plan:
+        """Whatever goes wrong here means no entries; what is held has been looked after already."""
         session = self._context.calendar.last_completed(self._context.clock.now())
         try:
-            data = self._fetch(session)
-            wiring.refuse_simulated_data(self._context, simulated=data.simulated)
-        except DataError as error:  # no entries without data; what is held is still looked after
-            logs.event("scan_refused", code=error.code, detail=str(error))
-            return Plan(signal_session=session, exits=self._exits(ledger, run, None), problem=error.code)
+            return self._plan(run, ledger, session)
+        except StateCorrupt:
+            raise
+        except (KobeError, OSError) as error:
+            code = error.code if isinstance(error, KobeError) else "SCAN_FAILED"
+            logs.event("scan_refused", code=code, detail=str(error))
+            logs.count("scans_refused", code=code)
+            return Plan(signal_session=session, exits=self._exits(ledger, run, None), problem=code)
+
+    def _plan(self, run: DueRun, ledger: Ledger, session: date) -> Plan:
+        data = self._fetch(session)
+        wiring.refuse_simulated_data(self._context, simulated=data.simulated)
         taken = [d for d, t in ledger.trades.items() if t.signal_session == session]
         held = self._held_usd(ledger, data)
         result = scanning.run(self._context, data, self._universe, held=held, taken=taken)
@@ -82,12 +102,15 @@ class ScanPlanner:
         """What is held, for the limits of selection. With several positions per symbol allowed, each stands alone."""
         if not self._context.settings.risk.one_position_per_symbol:
             return {}
-        closes = _closes(data.panel)
+        closes, worst = _closes(data.panel), self._context.settings.risk.policy_gate.per_order_max_usd
         cost = {t.symbol: t.entry_price for t in ledger.open_trades()}
-        return {
-            s: abs(q) * (Decimal(repr(closes[s])) if s in closes else cost.get(s, Decimal(0)))
-            for s, q in ledger.positions.items()
-        }
+
+        def usd(symbol: Symbol, quantity: int) -> Decimal:
+            """At the last close, else at cost; without either, a whole order's worth a share."""
+            price = Decimal(repr(closes[symbol])) if symbol in closes else cost.get(symbol, worst)
+            return abs(quantity) * price
+
+        return {symbol: usd(symbol, quantity) for symbol, quantity in ledger.positions.items()}
 
     def _exits(self, ledger: Ledger, run: DueRun, data: wiring.MarketData | None) -> list[tuple[str, ExitReason]]:
         """Time stops and indicator exits due at this scan. Without data, held sessions are the calendar's."""
@@ -206,7 +229,13 @@ def open_desk(context: wiring.Context, halt: LatchedHalt | None = None) -> Desk:
     )
 
 
-def open_session(context: wiring.Context, desk: Desk, universe: Universe, bars: Path | None = None) -> TradingSession:
+def open_session(
+    context: wiring.Context,
+    desk: Desk,
+    universe: Universe,
+    bars: Path | None = None,
+    stopping: Callable[[], bool] = lambda: False,
+) -> TradingSession:
     from execution.alpaca_broker import AlpacaBroker
     from portfolio.sizing import shares
 
@@ -225,6 +254,7 @@ def open_session(context: wiring.Context, desk: Desk, universe: Universe, bars: 
         settings=settings,
         calendar=context.calendar,
         write_views=view_writer(context),
+        stopping=stopping,
     )
 
 

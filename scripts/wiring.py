@@ -319,6 +319,15 @@ def data_from_store(context: Context, universe: Universe) -> MarketData:
     return found
 
 
+def stored(context: Context, universe: Universe, session: date) -> MarketData | None:
+    """What the store holds of that session, without asking anyone."""
+    for name in [context.source_name] if not context.real_data else list(context.settings.data.providers):
+        found = _fresh(context, name, universe, session)
+        if found is not None:
+            return found
+    return None
+
+
 def _fresh(
     context: Context, source: str, universe: Universe, session: date, refused: Mapping[Symbol, str] | None = None
 ) -> MarketData | None:

@@ -427,7 +427,9 @@ def test_servers_that_are_down(world: World) -> None:
         assert world.journal() == before
         shutil.rmtree(world.home / "cache" / "polygon")
         soon = world.home / "soon.yaml"
-        soon.write_text(CONFIG.replace("data: {", "data: {request_deadline_s: 3, "), encoding="utf-8")
+        soon.write_text(
+            CONFIG.replace("data: {", "data: {request_timeout_s: 2, request_deadline_s: 3, "), encoding="utf-8"
+        )
         words = ("--universe", str(world.universe), "--as-of", SIGNALS)
         env = {"POLYGON_BASE_URL": nobody, "ALPACA_DATA_URL": nobody, "KOBE_CONFIG": str(soon)}
         line = world.refused(20, "scan", *words, env=env)
@@ -438,9 +440,29 @@ def test_servers_that_are_down(world: World) -> None:
 def test_no_vendor_means_no_entries_but_what_is_held_is_looked_after(world: World) -> None:
     world.trade(SIGNALS)
     posts = world.servers.posts()
-    env = {"POLYGON_API_KEY": "wrong", "ALPACA_DATA_URL": world.servers.url("anthropic")}
+    world.servers.no_bars = True
+    env = {"POLYGON_API_KEY": "wrong"}
     report = world.trade("2023-04-21T15:55:00-04:00", env=env, exit_code=20)
     assert (report["scan"], report["breaks"]) == (None, [])
     assert world.servers.shares == {}, "time stops need no prices: both positions are past theirs"
     assert world.servers.posts() == posts + 2
+    world.chain_is_whole()
+
+
+def test_no_quotes_means_no_orders_and_protection_is_still_mended(world: World) -> None:
+    servers = world.servers
+    world.trade(SIGNALS)
+    with servers.lock:
+        lost = next(o for o in servers.orders if o.body["symbol"] == "INTC" and o.body["type"] == "stop")
+        lost.body["status"] = "canceled"  # by a person, at the broker's own screen
+    servers.no_quotes = True
+    posts = servers.posts()
+    report = world.trade("2023-04-13", exit_code=20)  # CSCO's exit is due and cannot be priced
+    assert report["breaks"] == []
+    assert servers.posts() == posts + 1
+    assert sorted(o["symbol"] for o in servers.open_orders()) == ["CSCO", "INTC"]
+    assert set(servers.shares) == {"CSCO", "INTC"}
+    servers.no_quotes = False
+    world.trade("2023-04-14T10:30:00-04:00")
+    assert set(servers.shares) == {"INTC"}
     world.chain_is_whole()

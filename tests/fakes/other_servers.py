@@ -77,6 +77,8 @@ class OtherServers:
         self.orders: list[_Order] = []
         self.activities: list[dict[str, Any]] = []
         self.fill_at_most: int | None = None  # shares an IOC may fill: the rest comes back canceled
+        self.no_bars = False  # the data service has quotes, and no history
+        self.no_quotes = False
         self.busy: dict[str, int] = {}  # service -> how many of its next requests get a 429
         self.set_clock(start)
         self._http = {name: self._serve(name) for name in ("alpaca", "data", "polygon", "anthropic")}
@@ -571,6 +573,10 @@ def _cancel_all(owner: OtherServers) -> Reply:
 def data(owner: OtherServers, seen: Seen) -> Reply | None:
     query = seen.query
     symbols = [s for s in query.get("symbols", "").split(",") if s]
+    if owner.no_quotes and "latest" in seen.path:
+        return Reply(503, {"message": "service unavailable"})
+    if owner.no_bars and seen.path == "/v2/stocks/bars":
+        return Reply(403, {"message": "forbidden."})
     if query.get("feed") == "sip":
         return Reply(403, {"message": "subscription does not permit querying recent SIP data"})
     stamp = owner.stamp()
