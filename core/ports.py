@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from decimal import Decimal
-from typing import Any, Protocol
+from typing import Protocol
 
 from core.clock import Clock as Clock
 from core.domain import Account, Asset, BrokerClock, Fill, Order, OrderIntent, Position, Quote, Signal, Symbol
@@ -86,7 +86,3 @@ class EarningsCalendar(Protocol):
     def dates(self, symbol: Symbol) -> Sequence[date] | None:
         """Known announcement dates; None when nothing is known, which is not the same as none due."""
         ...
-
-
-class EventSink(Protocol):
-    def __call__(self, name: str, **fields: Any) -> None: ...

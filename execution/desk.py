@@ -7,7 +7,7 @@ scripts started together cannot exceed a limit between them. No network happens 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -101,9 +101,11 @@ class Desk:
         lock_path: Path,
         cancel_after_s: float = 2.0,
         settle_lag_s: float = SETTLE_LAG_S,
+        trip: Callable[[str], None] = lambda why: None,
     ) -> None:
         self.journal, self.broker, self.halt, self.clock, self.limits = journal, broker, halt, clock, limits
         self._lock_path, self._cancel_after_s, self._lag_s = lock_path, cancel_after_s, settle_lag_s
+        self._trip = trip  # halts everything, for good: writes the kill switch
         self._tail, self._fold = JournalTail(journal), Fold()
         self._ledger = self._fold.ledger()
         self._seen: list[tuple[int, str]] = []
@@ -111,12 +113,12 @@ class Desk:
     @classmethod
     def from_settings(
         cls, settings: Settings, *, journal: Journal, broker: Broker, halt: Halt, clock: Clock, lock_path: Path,
-        top_n: bool | None = None,
+        top_n: bool | None = None, trip: Callable[[str], None] = lambda why: None,
     ) -> Desk:  # fmt: skip
         return cls(
             journal=journal, broker=broker, halt=halt, clock=clock, lock_path=lock_path,
             limits=Limits.from_settings(settings, top_n=top_n),
-            cancel_after_s=float(settings.execution.cancel_after_s),
+            cancel_after_s=float(settings.execution.cancel_after_s), trip=trip,
         )  # fmt: skip
 
     def ledger(self) -> Ledger:
@@ -188,8 +190,9 @@ class Desk:
 
     def _unknown(self, intent: OrderIntent, code: str, detail: str) -> None:
         self._append("order_unknown", intent, code=code, detail=detail)
-        if code == "IDENTITY_MISMATCH":  # stays after the order is settled: a person must look
+        if code == "IDENTITY_MISMATCH":  # the broker answered of another order: nothing it says can be relied upon
             self.journal.append("symbol_locked", {"symbol": str(intent.symbol), "code": "UNKNOWN_IDENTITY_MISMATCH"})
+            self._trip(f"IDENTITY_MISMATCH {intent.client_order_id}: {detail}")
 
     def _append(self, kind: str, intent: OrderIntent, **more: Any) -> None:
         ids = {"client_order_id": intent.client_order_id, "decision_id": intent.decision_id}
@@ -221,25 +224,29 @@ class Desk:
             return self._announce(before.intent)
 
     def _announce(self, intent: OrderIntent) -> LedgerOrder:
-        """Tell of trades that opened or closed; the fold does not need these records, readers do."""
-        old, new = self._ledger, self.ledger()
-        for trade in new.trades.values():
-            if trade.symbol != intent.symbol:
-                continue
-            was = old.trades.get(trade.decision_id)
+        self._tell_trades()
+        return self.ledger().orders[intent.client_order_id]
+
+    def _tell_trades(self) -> None:
+        """Tell of trades that opened or closed, each once, also those that a crash kept from being told.
+
+        The fold does not need these records, readers do.
+        """
+        ledger = self.ledger()
+        for trade in ledger.trades.values():
             facts: dict[str, Any] = {"decision_id": trade.decision_id, "symbol": str(trade.symbol)}
-            if was is None:
+            if trade.decision_id not in ledger.announced:
                 self.journal.append("trade_opened", {
                     **facts, "strategy": trade.strategy, "quantity": trade.entry_quantity,
                     "price": str(trade.entry_price), "session": trade.session.isoformat(), "stop": _text(trade.stop),
                     "target_r": trade.target_r, "time_stop_bars": trade.time_stop_bars,
                 })  # fmt: skip
-            if not trade.is_open and (was is None or was.is_open):
+            if not trade.is_open and f"{trade.decision_id}!" not in ledger.announced:
+                last = trade.exits[-1].price if trade.exits else None
                 self.journal.append("trade_closed", {
                     **facts, "quantity": trade.entry_quantity, "entry_price": str(trade.entry_price),
-                    "exit_price": _text(trade.exits[-1].price), "reason": str(new.exit_reason(trade)),
+                    "exit_price": _text(last), "reason": str(ledger.exit_reason(trade)),
                 })  # fmt: skip
-        return new.orders[intent.client_order_id]
 
     def poll(self, client_order_id: str, *, wait_s: float) -> LedgerOrder:
         """Ask until the order is over or `wait_s` has passed; books what is seen. Read failures wait like the rest."""
@@ -321,6 +328,8 @@ class Desk:
         resting order once, so that fills of the night are booked.
         """
         adopted, absent, unknown = [], [], []
+        with locked(self._lock_path):
+            self._tell_trades()
         for order in self.ledger().working():
             if not order.unsettled:
                 self._refresh(order)
@@ -429,6 +438,3 @@ def with_ledger(book: Book, ledger: Ledger, intent: OrderIntent, now: datetime) 
         sent_at=ledger.sent_at(now - timedelta(days=1)),
     )  # fmt: skip
 
-
-def unsettled_symbols(ledger: Ledger) -> Sequence[Symbol]:
-    return sorted({order.intent.symbol for order in ledger.unsettled()})

@@ -151,7 +151,11 @@ def _round(desk: Desk, run: str, held: Mapping[Symbol, int], first: Mapping[Symb
         if quantity <= 0 or working:
             continue  # the next round lists positions again before anything more is sold
         open_orders: Sequence[Order] = desk.broker.open_orders()
-        book = Book(now=desk.clock.now(), positions=held, open_orders=open_orders, operator_close=True)
+        now_held = whole_shares(desk.broker.positions())  # a runner beside us may have sold since the listing
+        quantity = min(quantity, now_held.get(symbol, 0))
+        if quantity <= 0:
+            continue
+        book = Book(now=desk.clock.now(), positions=now_held, open_orders=open_orders, operator_close=True)
         attempt = desk.ledger().next_attempt(decision_id, Side.SELL, Purpose.CLOSE)
         outcome = desk.send(_close_intent(desk, decision_id, symbol, quantity, attempt), book)
         if isinstance(outcome, Acknowledged):

@@ -165,6 +165,8 @@ class Ledger:
     trades: Mapping[str, Trade] = field(default_factory=lambda: MappingProxyType({}))  # by decision id
     positions: Mapping[Symbol, int] = field(default_factory=lambda: MappingProxyType({}))  # non-zero only
     locked: Mapping[Symbol, str] = field(default_factory=lambda: MappingProxyType({}))  # symbol -> reason code
+    account: Mapping[str, str] | None = None  # the broker account this journal belongs to: id, number, mode
+    announced: frozenset[str] = frozenset()  # decision ids of trades whose opening or, with a `!`, closing was told
     last_seq: int = -1
 
     @classmethod
@@ -259,6 +261,8 @@ class Fold:
         self._trades: dict[str, Trade] = {}
         self._positions: dict[Symbol, int] = {}
         self._locked: dict[Symbol, str] = {}
+        self._account: Mapping[str, str] | None = None
+        self._announced: set[str] = set()
         self._seq = -1
 
     def add(self, record: Record | _Line) -> None:
@@ -281,8 +285,19 @@ class Fold:
             trades=MappingProxyType(dict(self._trades)),
             positions=MappingProxyType({s: q for s, q in self._positions.items() if q}),
             locked=MappingProxyType(locked),
+            account=self._account,
+            announced=frozenset(self._announced),
             last_seq=self._seq,
         )
+
+    def bound(self, body: Mapping[str, Any], at: datetime) -> None:
+        self._account = {name: str(body[name]) for name in ("id", "number", "mode")}
+
+    def opened_told(self, body: Mapping[str, Any], at: datetime) -> None:
+        self._announced.add(str(body["decision_id"]))
+
+    def closed_told(self, body: Mapping[str, Any], at: datetime) -> None:
+        self._announced.add(f"{body['decision_id']}!")
 
     def _change(self, body: Mapping[str, Any], **changes: Any) -> None:
         cid = body["client_order_id"]
@@ -445,6 +460,9 @@ _HANDLERS: Mapping[str, Any] = MappingProxyType(
         "symbol_locked": Fold.locked,
         "symbol_unlocked": Fold.unlocked,
         "positions_synced": Fold.synced,
+        "account_bound": Fold.bound,
+        "trade_opened": Fold.opened_told,
+        "trade_closed": Fold.closed_told,
     }
 )
 

@@ -7,7 +7,7 @@ Everything that decides is handed in; the desk is the only way to the wire.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from decimal import Decimal
@@ -29,7 +29,7 @@ from core.domain import (
     Tif,
     TradingState,
 )
-from core.errors import BrokerDown
+from core.errors import BrokerDown, BrokerError
 from core.market_calendar import MarketCalendar
 from core.ports import QuoteSource
 from execution.clamp import entry_limit
@@ -92,6 +92,7 @@ class RunReport:
     orders: list[dict[str, Any]] = field(default_factory=list)
     breaks: list[dict[str, str]] = field(default_factory=list)
     equity: Decimal | None = None
+    no_quotes: bool = False  # the broker gave none when some were asked for
 
     def to_json(self) -> dict[str, Any]:
         return {"scan": self.scan, "intents": self.intents, "orders": self.orders, "breaks": self.breaks}
@@ -135,6 +136,8 @@ class TradingSession:
             self._protect(report, base, run.session)
             if self.desk.halt.is_active():
                 report.code = "KILL_SWITCH"
+        if report.no_quotes and report.code == "OK":
+            report.code = "QUOTES_UNAVAILABLE"
         self._finish(report, first_seq)
         return report
 
@@ -224,7 +227,7 @@ class TradingSession:
         if not due:
             return
         symbols = {self.desk.ledger().trades[d].symbol for d, _ in due}
-        quotes = self._quotes.quotes(sorted(symbols))
+        quotes = self._quotes_of(report, symbols)
         for decision_id, why in due:
             trade = self.desk.ledger().trades[decision_id]
             if not trade.is_open:
@@ -243,6 +246,16 @@ class TradingSession:
         except BrokerDown as error:
             left = Left("BROKER_DOWN", breach=Breach(code=error.code, observed=str(error), limit="an answer"))
         self._tell_exit(report, trade.symbol, trade.decision_id, left)
+
+    def _quotes_of(self, report: RunReport, symbols: Collection[Symbol]) -> Mapping[Symbol, Quote]:
+        """Quotes that cannot be had price nothing: each is QUOTE_ABSENT, while protection and reconcile go on."""
+        try:
+            return self._quotes.quotes(sorted(symbols))
+        except BrokerError as error:
+            report.no_quotes = True
+            logs.event("quotes_unavailable", code=error.code, detail=str(error))
+            logs.count("quotes_unavailable", code=error.code)
+            return {}
 
     def _tell_exit(self, report: RunReport, symbol: Symbol, decision_id: str, left: Left) -> None:
         if left.outcome is not None:
@@ -268,7 +281,7 @@ class TradingSession:
                 continue
             trade = self.desk.ledger().trades.get(outcome.intent.decision_id)
             if trade is not None and trade.is_open:
-                quote = self._quotes.quotes([trade.symbol]).get(trade.symbol)
+                quote = self._quotes_of(report, [trade.symbol]).get(trade.symbol)
                 self._leave(report, trade, quote, ExitReason.STOP, base)
 
     def _tif(self) -> Tif:
@@ -283,7 +296,7 @@ class TradingSession:
         wanted = [entry for entry in plan.entries if self._eligible(report, entry)]
         if not wanted:
             return "OK" if plan.entries else "NO_PICKS"
-        quotes = self._quotes.quotes(sorted({e.signal.symbol for e in wanted}))
+        quotes = self._quotes_of(report, {e.signal.symbol for e in wanted})
         for entry in wanted:
             if self._stopping():
                 self._refuse(report, entry.signal, "STOPPING", "the runner was asked to end")

@@ -19,18 +19,17 @@ from core.errors import Exit
 
 def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("--mode", choices=("paper", "live"), default="paper", help="which broker")
+    p.add_argument("--mode", choices=("paper", "live"), help="which broker; default: the account of this home")
     cli.add_common(p)
     return p
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = parser().parse_args(argv)
-    from core.domain import Mode
     from execution.emergency import cancel_all
     from scripts import trading, wiring
 
-    context = wiring.open_context(args, mode=Mode(args.mode))
+    context = wiring.open_context(args, mode=wiring.chosen_mode(args.mode))
     wiring.resume_replayed_account(context)
     with wiring.closing(context):
         desk = trading.open_desk(context)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
 from core import cli
-from core.errors import Exit
+from core.errors import Exit, UsageError
 
 if TYPE_CHECKING:
     from execution.desk import Desk
@@ -30,24 +30,26 @@ FULL_DAYS = 7
 
 def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("--mode", choices=("paper", "live"), default="paper", help="which broker")
+    p.add_argument("--mode", choices=("paper", "live"), help="which broker; default: the account of this home")
     p.add_argument("--full", action="store_true", help="also compare the last week's fills")
     p.add_argument("--force-sync", action="store_true", help="make ours what the broker says")
-    p.add_argument("--reason", default="operator asked", help="with --force-sync: kept in the journal")
+    p.add_argument("--unlock", metavar="SYMBOL", help="lift a lock that a person has looked into")
+    p.add_argument("--reason", default="operator asked", help="with --force-sync or --unlock: kept in the journal")
     cli.add_common(p)
     return p
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = parser().parse_args(argv)
-    from core.domain import Mode
     from scripts import trading, wiring
 
-    context = wiring.open_context(args, mode=Mode(args.mode))
+    context = wiring.open_context(args, mode=wiring.chosen_mode(args.mode))
     wiring.resume_replayed_account(context)
     with wiring.closing(context):
         desk = trading.open_desk(context)
         desk.journal.repair()
+        if args.unlock:
+            unlock(desk, args.unlock, args.reason)
         if args.force_sync:
             set_aside_damaged(context, desk)
         breaks = look(context, desk, full=args.full)
@@ -82,6 +84,16 @@ def look(context: Context, desk: Desk, *, full: bool) -> tuple[Break, ...]:
         found = (*found, *foreign_fills(ledger, fills))
     record_breaks(desk.journal, found, ledger)
     return found
+
+
+def unlock(desk: Desk, symbol: str, reason: str) -> None:
+    """Raises UsageError when it is not locked. An order of unknown outcome keeps its lock until it is settled."""
+    from core.domain import canonical_symbol
+
+    name = canonical_symbol(symbol)
+    if name not in desk.ledger().locked:
+        raise UsageError(f"--unlock {name}: it is not locked", advice="run without --unlock to see what is")
+    desk.journal.append("symbol_unlocked", {"symbol": str(name), "code": "OPERATOR", "reason": reason})
 
 
 def set_aside_damaged(context: Context, desk: Desk) -> None:

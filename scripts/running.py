@@ -83,7 +83,8 @@ def once(args: argparse.Namespace) -> int:
     else:
         cli.out(wiring.describe(context, data_source=str((report.scan or {}).get("data_source")), simulated=False))
         cli.out(render_report(report))
-    if report.scan is None and report.code not in ("OK", "KILL_SWITCH") and not report.breaks:
+    lacking = report.no_quotes or (report.scan is None and report.code not in ("OK", "KILL_SWITCH"))
+    if lacking and not report.breaks:
         raise DataError(f"{report.run.id}: nothing was entered, what is held was looked after", code=report.code)
     return Exit.NO if report.breaks else Exit.OK
 

@@ -15,7 +15,7 @@ import numpy as np
 from core import logs
 from core.bars_io import from_day
 from core.domain import ExitReason, Symbol
-from core.errors import DataError, KobeError, StateCorrupt, TradingHalted
+from core.errors import ConfigError, DataError, KobeError, StateCorrupt, TradingHalted
 from execution.ledger import Ledger, Trade
 from execution.scheduler import DueRun
 from execution.session import Entry, Plan, TradingSession
@@ -23,9 +23,9 @@ from scripts import scanning, wiring
 
 if TYPE_CHECKING:
     from core.panel import Panel
+    from core.ports import Halt
     from data.universe import Universe
     from execution.desk import Desk
-    from risk.kill_switch import LatchedHalt
 
 RETURN_WINDOW = 60
 
@@ -213,20 +213,47 @@ def _position_view(ledger: Ledger, symbol: Symbol) -> dict[str, Any]:
 
 
 # ---------------------------------------------------------------- desk and start-up
-def open_desk(context: wiring.Context, halt: LatchedHalt | None = None) -> Desk:
+def open_desk(context: wiring.Context, halt: Halt | None = None) -> Desk:
+    """The desk on this home's journal. Raises ConfigError ACCOUNT_MISMATCH when that is another account's."""
     from execution.desk import Desk
     from risk.kill_switch import KillSwitch
 
     context.home.state.mkdir(parents=True, exist_ok=True)
     switch = halt or KillSwitch(context.home.kill_switch)
-    return Desk.from_settings(
+    desk = Desk.from_settings(
         context.settings,
         journal=wiring.open_journal(context),
         broker=wiring.open_broker(context, halt=switch),
         halt=switch,
         clock=context.clock,
         lock_path=context.home.state / "desk",
+        trip=lambda why: trip_switch(context, why),
     )
+    bind_account(context, desk)
+    return desk
+
+
+def bind_account(context: wiring.Context, desk: Desk) -> None:
+    """The first script that reaches a broker writes whose journal this is; every later one must find the same."""
+    account, bound = desk.broker.account(), desk.ledger().account
+    if bound is None:
+        facts = {"id": account.id, "number": account.number, "mode": context.mode.value}
+        desk.journal.append("account_bound", facts)
+    elif (bound["id"], bound["mode"]) != (account.id, context.mode.value):
+        raise ConfigError(
+            f"this journal belongs to the {bound['mode']} account ending in {bound['number'][-4:]}, "
+            f"these keys to the {context.mode.value} account ending in {account.number[-4:]}",
+            code="ACCOUNT_MISMATCH",
+            advice="set KOBE_HOME to that account's folder, or use its keys",
+        )
+
+
+def trip_switch(context: wiring.Context, why: str) -> None:
+    """Write the kill switch ourselves: what happened makes every further order unsafe."""
+    logs.error_event("kill_switch_tripped", code="KILL_SWITCH_TRIPPED", detail=why)
+    logs.count("kill_switch_tripped")
+    with contextlib.suppress(FileExistsError), context.home.kill_switch.open("x", encoding="utf-8") as file:
+        file.write(why + "\n")
 
 
 def open_session(

@@ -12,11 +12,13 @@ import contextlib
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from config.loader import load_settings
 from config.settings_schema import Settings
@@ -26,6 +28,7 @@ from core.clock import Clock, OffsetClock, SteppedClock, SystemClock
 from core.domain import Mode, Symbol
 from core.env import Endpoints, Keys, endpoints, keys, load_dotenv
 from core.errors import ConfigError, DataError, StateCorrupt, UsageError
+from core.files import write_atomic
 from core.market_calendar import MarketCalendar, market_calendar, parse_as_of
 from core.paths import REPO_ROOT, Home, home
 
@@ -122,6 +125,17 @@ def open_context(
     return context
 
 
+def chosen_mode(named: str | None) -> Mode:
+    """The mode on the command line, else that of the account this home's journal belongs to, else paper."""
+    if named is not None:
+        return Mode(named)
+    from core.journal import Journal
+
+    journal = Journal(home().journal, SystemClock())
+    bound = next(journal.kinds("account_bound"), None) if home().journal.exists() else None
+    return Mode(str(bound.body["mode"])) if bound is not None else Mode.PAPER
+
+
 def refuse_half_keys(found: Keys) -> None:
     """One of Alpaca's two keys alone is a slip; trading on the embedded venue instead would hide it."""
     if bool(found.alpaca_id) != bool(found.alpaca_secret):
@@ -204,7 +218,8 @@ def data_from_bars(
     if vix is None and context.keys.polygon:
         vix = vendor_vix(context, session)
     out = {Symbol(s): code for s, code in quarantined.items()}
-    data = MarketData(panel, session, f"bars:{path.name}", False, snapshot_sha256(panel), vix, out)
+    simulated = is_simulated_cache(path)
+    data = MarketData(panel, session, f"bars:{path.name}", simulated, snapshot_sha256(panel), vix, out)
     return data, chosen
 
 
@@ -287,12 +302,13 @@ def _providers(context: Context) -> list[DailyProvider]:
 def data_from_store(context: Context, universe: Universe) -> MarketData:
     """The store, brought up to the last completed session first when it lags. Warm, no vendor is even imported."""
     session = context.calendar.last_completed(context.clock.now())
-    for name in [context.source_name] if not context.real_data else list(context.settings.data.providers):
-        found = _fresh(context, name, universe, session)
-        if found is not None and found.vix is not None:
-            return found
+    found = stored(context, universe, session)
+    if found is not None and found.vix is not None:
+        return found
     from data.update import update
 
+    for name, host in _hosts(context).items():
+        bind_cache(context, name, host)
     first = context.calendar.offset(session, 1 - context.settings.data.history_sessions)
     report = update(
         lambda source: store_for(context, source),
@@ -320,12 +336,52 @@ def data_from_store(context: Context, universe: Universe) -> MarketData:
 
 
 def stored(context: Context, universe: Universe, session: date) -> MarketData | None:
-    """What the store holds of that session, without asking anyone."""
-    for name in [context.source_name] if not context.real_data else list(context.settings.data.providers):
-        found = _fresh(context, name, universe, session)
-        if found is not None:
+    """What the store holds of that session from the servers in use, without asking anyone."""
+    for name, host in _hosts(context).items():
+        if _bound_host(context, name) == host and (found := _fresh(context, name, universe, session)) is not None:
             return found
     return None
+
+
+SOURCE_FILE = "_source.json"
+
+
+def _hosts(context: Context) -> dict[str, str]:
+    """Cache folder -> the host its bars come from, in the order of preference."""
+    if not context.real_data:
+        return {context.source_name: "embedded"}
+    known = {"polygon": context.endpoints.polygon, "alpaca": context.endpoints.alpaca_data}
+    return {n: urlsplit(known[n]).hostname or "" if n in known else n for n in context.settings.data.providers}
+
+
+def _bound_host(context: Context, name: str) -> str | None:
+    try:
+        found: dict[str, str] = json.loads((context.home.cache / name / SOURCE_FILE).read_text(encoding="utf-8"))
+        return found["host"]
+    except (OSError, ValueError, KeyError):
+        return None
+
+
+def bind_cache(context: Context, name: str, host: str) -> None:
+    """Bars of one server must never be taken for another's: a drill's fake vendor, say. The cache is fetched again."""
+    folder, bound = context.home.cache / name, _bound_host(context, name)
+    if bound == host:
+        return
+    if bound is not None or any(folder.glob("*.csv")):
+        logs.event("cache_dropped", code="CACHE_OF_ANOTHER_SERVER", source=name, was=bound, now=host)
+        shutil.rmtree(folder, ignore_errors=True)
+        context.stores.pop(name, None)
+    simulated = not context.real_data
+    write_atomic(folder / SOURCE_FILE, json.dumps({"host": host, "simulated": simulated}).encode(), durable=False)
+
+
+def is_simulated_cache(path: Path) -> bool:
+    """Whether these bars were fetched from the embedded venue: the mark goes with the folder."""
+    try:
+        found: dict[str, object] = json.loads((path / SOURCE_FILE).read_text(encoding="utf-8"))
+        return bool(found.get("simulated"))
+    except (OSError, ValueError):
+        return False
 
 
 def _fresh(

