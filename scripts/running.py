@@ -22,6 +22,8 @@ from execution.scheduler import DueRun, due_runs, parse_scan_times, run_for
 from execution.session import RunReport, after_close
 from scripts import trading, wiring
 
+SIMULATED = "[sim]"
+WIDTH = 80 - len(SIMULATED) - 1
 NOT_YET = "not enforced in this version: cognitive.* settings (circuit breakers, preflight, LLM)"
 
 
@@ -210,6 +212,9 @@ def _sessions(context: wiring.Context, start: date, end: date) -> list[date]:
     if context.market_spec != "simulated":  # real bars begin and end somewhere
         have = set(context.market.sessions)
         sessions = [s for s in sessions if s in have]
+        last = max(have, default=end)
+        if last < end:
+            context.notes.append(f"the market ends on {last}; the replay ends there")
     if not sessions:
         raise DataError(f"the market has no session from {start} to {end}", code="NO_SESSIONS", advice="see --replay")
     return sessions
@@ -255,9 +260,9 @@ def _replay(context: wiring.Context, args: argparse.Namespace, sessions: list[da
         stop=threading.Event(),
     )
     if not args.json:
-        cli.out(wiring.describe(context, data_source=context.source_name, simulated=True))
+        _say(wiring.describe(context, data_source=context.source_name, simulated=True))
         for note in context.notes:
-            cli.out(note)
+            _say(note)
     schedule = _schedule(context, args, desk)
     with cli.progress(enabled=not args.json) as context.tick:
         for number, day in enumerate(sessions, start=1):
@@ -269,8 +274,14 @@ def _replay(context: wiring.Context, args: argparse.Namespace, sessions: list[da
             runner.close_out(day)
             beat(f"replayed {day}")
             if not args.json:
-                cli.out(_day_line(day, number, len(sessions), reports[first:], desk.ledger()))
+                _say(_day_line(day, number, len(sessions), reports[first:], desk.ledger()))
     return _summary(context, args, desk.ledger(), reports, sessions)
+
+
+def _say(text: str) -> None:
+    """Every line of a replay says that it is simulated."""
+    for line in text.splitlines():
+        cli.out(f"{SIMULATED} {line}".rstrip())
 
 
 def _day_line(day: date, number: int, of: int, reports: list[RunReport], ledger: Ledger) -> str:
@@ -279,7 +290,7 @@ def _day_line(day: date, number: int, of: int, reports: list[RunReport], ledger:
     fills = sum(1 for r in reports for o in r.orders if o["filled_quantity"])
     equity = next((r.equity for r in reversed(reports) if r.equity is not None), None)
     return (
-        f"SIMULATED {day} ({number}/{of})  picks {picks}  fills {fills}  positions {len(ledger.positions)}"
+        f"{day} ({number}/{of})  picks {picks}  fills {fills}  positions {len(ledger.positions)}"
         f"  equity {'unknown' if equity is None else f'{equity:.2f}'}"
     )
 
@@ -296,7 +307,7 @@ def _summary(
     if args.json:
         cli.print_json(facts)
     else:
-        cli.out(_tables(context, ledger, reports, facts))
+        _say(_tables(context, ledger, reports, facts))
     logs.event("replay_ended", **{k: v for k, v in facts.items() if k != "breaks"})
     return Exit.OK if check.ok and not breaks and not failed else Exit.NO
 
@@ -339,22 +350,35 @@ def _profit(trade: Any) -> Decimal:
 def _tables(context: wiring.Context, ledger: Ledger, reports: list[RunReport], facts: dict[str, Any]) -> str:
     picks = [(r.run.session, p) for r in reports if r.run.first and r.scan for p in r.scan["picks"]]
     refused = Counter(code for r in reports for i in r.intents if i["verdict"] == "refused" for code in i["codes"])
+    orders = list(ledger.orders.values())
     blocks = [
         f"SIMULATED  {facts['start']} to {facts['end']}  sessions {facts['sessions']}  scans {facts['scans']}",
         "picks (first scan of each session)",
         cli.table(
             ["session", "symbol", "strategy", "score", "close", "stop"],
             [
-                [
-                    s.isoformat(),
-                    p["symbol"],
-                    p["strategy"],
-                    f"{p['score']:.1f}",
-                    f"{p['close']:.2f}",
-                    f"{p['stop']:.2f}",
-                ]
+                [f"{s}", p["symbol"], p["strategy"], f"{p['score']:.1f}", f"{p['close']:.2f}", f"{p['stop']:.2f}"]
                 for s, p in picks
             ],
+            width=WIDTH,
+        ),
+        "orders",
+        cli.table(
+            ["sent (UTC)", "symbol", "side", "shares", "kind", "price", "filled", "status"],
+            [
+                [
+                    f"{o.intended_at:%m-%d %H:%M}",
+                    o.intent.symbol,
+                    str(o.intent.side),
+                    o.intent.quantity,
+                    str(o.intent.kind),
+                    f"{o.intent.limit_price or o.intent.stop_price or 0:.2f}",
+                    o.filled_quantity,
+                    o.unknown or o.status,
+                ]
+                for o in orders
+            ],
+            width=WIDTH,
         ),
         "fills",
         cli.table(
@@ -368,9 +392,10 @@ def _tables(context: wiring.Context, ledger: Ledger, reports: list[RunReport], f
                     f"{o.filled_price:.2f}",
                     str(o.intent.purpose),
                 ]
-                for o in ledger.orders.values()
+                for o in orders
                 if o.filled_quantity and o.filled_price is not None
             ],
+            width=WIDTH,
         ),
         "open positions",
         cli.table(
@@ -379,6 +404,7 @@ def _tables(context: wiring.Context, ledger: Ledger, reports: list[RunReport], f
                 [t.symbol, t.strategy, t.quantity, f"{t.entry_price:.2f}", "" if t.stop is None else f"{t.stop:.2f}"]
                 for t in ledger.open_trades()
             ],
+            width=WIDTH,
         ),
     ]
     if refused:
