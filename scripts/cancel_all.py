@@ -1,7 +1,7 @@
 """Cancel every open order at the broker and look until none is left. Works while the kill switch is on.
 
-Exit: 0 nothing is open · 1 some could not be cancelled · 2 usage · 10 configuration · 11 state damaged ·
-30 broker unreachable
+Exit: 0 nothing is open · 1 some could not be cancelled · 2 usage · 10 configuration ·
+11 done, but the journal is damaged · 30 broker unreachable
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     context = wiring.open_context(args, mode=wiring.chosen_mode(args.mode))
     wiring.resume_replayed_account(context)
     with wiring.closing(context):
-        desk = trading.open_desk(context)
+        desk, damage = trading.open_emergency_desk(context)
         result = cancel_all(desk.broker, desk.journal, context.clock, desk=desk)
     if args.json:
         cli.print_json({"cancelled": result.cancelled, "failed": dict(result.failed), "remaining": result.remaining})
@@ -41,6 +41,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         cli.out(f"cancelled {len(result.cancelled)}, still open {len(result.remaining)}")
         for order_id, why in sorted(result.failed.items()):
             cli.out(f"  {order_id}: {why}")
+    if damage is not None:
+        raise damage  # everything was done first; the journal still needs a person
     return Exit.OK if result.done else Exit.NO
 
 

@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     context = wiring.open_context(args, mode=wiring.chosen_mode(args.mode))
     wiring.resume_replayed_account(context)
     with wiring.closing(context):
-        desk = trading.open_desk(context)
+        desk, damage = trading.open_emergency_desk(context)
         if not args.json:
             cli.out(wiring.describe(context, data_source="none", simulated=False))
         if not args.confirm:
@@ -51,6 +51,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         else:
             cli.out("flat" if result.flat else f"still held: {', '.join(f'{s} {q}' for s, q in left.items())}")
         trading.view_writer(context)(desk.ledger(), context.clock.now().date())  # last: a damaged view hides no answer
+    if damage is not None:
+        raise damage  # everything was done first; the journal still needs a person
     return Exit.OK if result.flat else Exit.NO
 
 

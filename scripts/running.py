@@ -55,6 +55,12 @@ def _latched(context: wiring.Context) -> Any:
 
 
 def _market(context: wiring.Context, args: argparse.Namespace) -> None:
+    if args.market != "simulated" and context.real_broker:
+        raise ConfigError(
+            "--market names what the embedded venue plays, and the broker is a real one",
+            code="SIMULATED_DATA_REAL_BROKER",
+            advice="leave --market out, or unset ALPACA_API_KEY_ID to trade on the embedded venue",
+        )
     context.market_spec, context.fills = args.market, args.fills
 
 

@@ -22,6 +22,7 @@ from execution.session import Entry, Plan, TradingSession
 from scripts import scanning, wiring
 
 if TYPE_CHECKING:
+    from core.journal import Journal
     from core.panel import Panel
     from core.ports import Halt
     from data.universe import Universe
@@ -215,22 +216,56 @@ def _position_view(ledger: Ledger, symbol: Symbol) -> dict[str, Any]:
 # ---------------------------------------------------------------- desk and start-up
 def open_desk(context: wiring.Context, halt: Halt | None = None) -> Desk:
     """The desk on this home's journal. Raises ConfigError ACCOUNT_MISMATCH when that is another account's."""
+    desk = _desk(context, wiring.open_journal(context), halt)
+    bind_account(context, desk)
+    return desk
+
+
+def open_emergency_desk(context: wiring.Context) -> tuple[Desk, StateCorrupt | None]:
+    """For cancel_all and close_all only: the operator can always stop it, also when the journal is damaged.
+
+    Then what is done is written to a chain of its own, state/emergency_chain.jsonl, and the damage comes back as the
+    second value, to be raised once everything that can be done is done.
+    """
+    from core.journal import Journal
+
+    try:
+        journal = wiring.open_journal(context)
+        damage = _damage(context, journal)
+        desk = _desk(context, journal, None)
+        if damage is None:
+            bind_account(context, desk)
+            return desk, None
+    except StateCorrupt as error:
+        damage = error
+    logs.error_event("journal_damaged", code=damage.code, detail=str(damage))
+    aside = Journal(context.home.state / "emergency_chain.jsonl", context.clock, run_id=context.run_id)
+    return _desk(context, aside, None), damage
+
+
+def _damage(context: wiring.Context, journal: Journal) -> StateCorrupt | None:
+    from core.journal import verify
+
+    journal.repair()
+    result = verify(context.home.journal)
+    return None if result.ok else StateCorrupt(f"journal: {result.why}")
+
+
+def _desk(context: wiring.Context, journal: Journal, halt: Halt | None) -> Desk:
     from execution.desk import Desk
     from risk.kill_switch import KillSwitch
 
     context.home.state.mkdir(parents=True, exist_ok=True)
     switch = halt or KillSwitch(context.home.kill_switch)
-    desk = Desk.from_settings(
+    return Desk.from_settings(
         context.settings,
-        journal=wiring.open_journal(context),
+        journal=journal,
         broker=wiring.open_broker(context, halt=switch),
         halt=switch,
         clock=context.clock,
         lock_path=context.home.state / "desk",
         trip=lambda why: trip_switch(context, why),
     )
-    bind_account(context, desk)
-    return desk
 
 
 def bind_account(context: wiring.Context, desk: Desk) -> None:
@@ -318,11 +353,10 @@ def switch_finding(context: wiring.Context) -> Finding:
 def _journal(context: wiring.Context) -> Finding:
     from core.journal import verify
 
-    wiring.open_journal(context).repair()
-    result = verify(context.home.journal)
-    if not result.ok:
-        return Finding("journal", result.why, StateCorrupt(f"journal: {result.why}"))
-    return Finding("journal", f"{result.records} records")
+    damage = _damage(context, wiring.open_journal(context))
+    if damage is not None:
+        return Finding("journal", str(damage), damage)
+    return Finding("journal", f"{verify(context.home.journal).records} records")
 
 
 def _account(desk: Desk) -> list[Finding]:

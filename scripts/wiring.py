@@ -295,7 +295,17 @@ def _providers(context: Context) -> list[DailyProvider]:
         elif name == "yfinance" and not context.endpoints.all_named:  # it has no address of its own to be named
             from data.providers.yfinance_eod import YFinanceProvider
 
-            found.append(YFinanceProvider(clock, timeout_s=data.request_timeout_s, calendar=calendar))
+            found.append(
+                YFinanceProvider(
+                    clock,
+                    timeout_s=data.request_timeout_s,
+                    calendar=calendar,
+                    cache_dir=context.home.cache / "yfinance-zones",
+                )
+            )
+        else:  # no key, or stooq: it wants a key of its own, and its adjusted prices cannot extend a raw store
+            logs.event("provider_skipped", provider=name, code="PROVIDER_NOT_CONFIGURED")
+            logs.count("providers_skipped", provider=name)
     return found
 
 

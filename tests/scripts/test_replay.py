@@ -162,3 +162,24 @@ def test_after_a_replay_the_emergency_scripts_work_with_the_kill_switch_on(
     sent = [o for o in ledger_of(tmp_path).orders.values() if o.intent.purpose == "close"]
     assert sent and {str(o.intent.side) for o in sent} == {"sell"}
     assert verify(tmp_path / "state" / "hash_chain.jsonl").ok
+
+
+def test_a_damaged_journal_does_not_keep_the_operator_from_cancelling(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], names: str
+) -> None:
+    """Everything is done first; the damage is told last, and the damaged file is left as it is."""
+    from core.errors import StateCorrupt
+
+    replay(tmp_path, monkeypatch, capsys, "--replay", "2026-10-21:2026-10-22", "--universe", names)
+    journal = tmp_path / "state" / "hash_chain.jsonl"
+    journal.write_bytes(journal.read_bytes().replace(b'"quantity":2', b'"quantity":3', 1))
+    damaged = journal.read_bytes()
+    with pytest.raises(StateCorrupt):
+        cancel_all.main(["--json"])
+    told = json.loads(capsys.readouterr().out)
+    assert len(told["cancelled"]) >= 1 and told["remaining"] == []
+    with pytest.raises(StateCorrupt):
+        close_all_positions.main(["--json", "--confirm"])
+    assert journal.read_bytes() == damaged
+    aside = Ledger.from_journal(Journal(tmp_path / "state" / "emergency_chain.jsonl", SystemClock()).records())
+    assert {str(o.intent.side) for o in aside.orders.values()} == {"sell"}

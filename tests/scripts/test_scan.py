@@ -1,4 +1,4 @@
-"""One scan from the operator's side: the same bytes twice, the promised JSON, a reason for every symbol, a light start."""
+"""One scan from the operator's side: the same bytes twice, the promised JSON, a reason per symbol, a light start."""
 
 from __future__ import annotations
 
