@@ -71,6 +71,7 @@ class BarStore:
     def __init__(self, root: Path, source: str) -> None:
         self.source = source
         self.folder = root / source
+        self.facts = self.folder / "facts"  # below, so that `rm cache/<source>/*.csv` takes bars and never the splits
         self._panels = root / "panel" / source
         self._flags: dict[str, dict[str, str]] = {}  # session -> symbol -> code, of the generation last loaded
         self.damaged: tuple[str, ...] = ()  # symbols whose file was set aside and must be fetched again
@@ -181,22 +182,22 @@ class BarStore:
 
     def write_actions(self, splits: Sequence[Split], dividends: Sequence[Dividend]) -> None:
         """Add to the known splits and dividends; of one symbol and ex-date the newer word counts, never both."""
-        with locked(self.folder / "_actions"):
+        with locked(self.facts / "_actions"):
             old_splits, old_dividends = self.read_actions()
-            _write_actions(self.folder / "_splits.csv", "symbol,ex_date,ratio", [*old_splits, *splits])
-            _write_actions(self.folder / "_dividends.csv", "symbol,ex_date,amount", [*old_dividends, *dividends])
+            _write_actions(self.facts / "splits.csv", "symbol,ex_date,ratio", [*old_splits, *splits])
+            _write_actions(self.facts / "dividends.csv", "symbol,ex_date,amount", [*old_dividends, *dividends])
 
     def read_actions(self) -> tuple[list[Split], list[Dividend]]:
         """Nothing stored yet reads as none. Splits gone while dividends are there, or a damaged file, is a DataError:
         unadjusted prices would look like crashes."""
-        if (self.folder / "_dividends.csv").exists() and not (self.folder / "_splits.csv").exists():
+        if (self.facts / "dividends.csv").exists() and not (self.facts / "splits.csv").exists():
             raise DataError(
-                f"{self.folder / '_splits.csv'} is missing",
+                f"{self.facts / 'splits.csv'} is missing",
                 code="ACTIONS_MISSING",
                 advice=f"delete the folder {self.folder}; it is fetched again",
             )
-        splits = [Split(s, d, v) for s, d, v in _read_actions(self.folder / "_splits.csv")]
-        dividends = [Dividend(s, d, v) for s, d, v in _read_actions(self.folder / "_dividends.csv")]
+        splits = [Split(s, d, v) for s, d, v in _read_actions(self.facts / "splits.csv")]
+        dividends = [Dividend(s, d, v) for s, d, v in _read_actions(self.facts / "dividends.csv")]
         return splits, dividends
 
     # ------------------------------------------------------------ the panel

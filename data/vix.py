@@ -10,7 +10,7 @@ from pathlib import Path
 from core.errors import DataError
 from core.files import locked, write_atomic
 
-FILE = "_VIX.csv"
+FILE = "facts/vix.csv"
 VENDORS = frozenset({"polygon", "alpaca", "yfinance", "stooq"})  # every other folder holds an embedded venue's bars
 _HEADER = "date,close,source"
 _LOWEST, _HIGHEST = 1.0, 500.0  # outside this the figure is no VIX (record close: 82.69, lowest 9.14)
@@ -24,7 +24,7 @@ def plausible(level: float | None) -> float | None:
 
 
 class VixStore:
-    """cache/<source>/_VIX.csv, one line per session: date,close,source (the vendor who said so). Deletable."""
+    """cache/<source>/facts/vix.csv, one line per session: date,close,source (the vendor who said so). Deletable."""
 
     def __init__(self, root: Path, source: str) -> None:
         self.path = root / source / FILE
@@ -81,7 +81,7 @@ def cached_level(cache: Path, session: date, *, simulated_too: bool) -> float | 
     newest_first: list[tuple[float, str]] = []
     for path in cache.glob(f"*/{FILE}"):
         try:
-            newest_first.append((path.stat().st_mtime, path.parent.name))
+            newest_first.append((path.stat().st_mtime, path.parent.parent.name))
         except FileNotFoundError:
             continue  # the cache may be cleared at any moment
     for _, source in sorted(newest_first, reverse=True):

@@ -412,7 +412,7 @@ def test_a_split_of_the_session_about_to_trade_counts_when_that_is_the_basis(
 def test_damaged_splits_are_refused_loudly(store: BarStore, sessions: list[date], content: bytes) -> None:
     fill(store, sessions)
     store.write_actions([Split("A", sessions[9], 2.0)], [])
-    (store.folder / "_splits.csv").write_bytes(content)
+    (store.facts / "splits.csv").write_bytes(content)
     with pytest.raises(DataError) as caught:
         store.load_panel("ABC", LAST)
     assert caught.value.code == "ACTIONS_MALFORMED" and str(store.folder) in caught.value.advice
@@ -421,7 +421,7 @@ def test_damaged_splits_are_refused_loudly(store: BarStore, sessions: list[date]
 def test_splits_that_vanished_alone_are_refused(store: BarStore, sessions: list[date]) -> None:
     fill(store, sessions)
     store.write_actions([Split("A", sessions[9], 2.0)], [])
-    (store.folder / "_splits.csv").unlink()
+    (store.facts / "splits.csv").unlink()
     with pytest.raises(DataError) as caught:
         store.load_panel("ABC", LAST)
     assert caught.value.code == "ACTIONS_MISSING"
