@@ -312,7 +312,7 @@ class PolygonProvider(ProviderBase):
 def get_vix_level() -> float | None:
     """The VIX close of the last completed session; None = not known, which is the most careful tier, never calm.
 
-    First what the last update stored (cache/*/facts/vix.csv, most recent first), then Polygon if there is a key. With a key
+    First what the last update stored (cache/*/facts/vix.csv, newest first), then Polygon if there is a key. With a key
     set, stored simulated figures are ignored.
     """
     from core.clock import SystemClock
