@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 from enum import StrEnum
+from fractions import Fraction
 from types import MappingProxyType
 from typing import Any, NewType
 
@@ -233,6 +234,51 @@ class Fill:
     quantity: int
     price: Decimal
     at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Activity:
+    """Something in the account that was no fill: a split, a dividend, a name change, a transfer, a correction."""
+
+    id: str
+    kind: str  # the broker's word: SPLIT, DIV, NC, MA, SPIN, REORG, JNLC, …
+    day: date
+    symbol: Symbol | None = None
+    quantity: Decimal | None = None  # shares that came (+) or went (-)
+    net_amount: Decimal | None = None  # USD that came (+) or went (-)
+    group: str = ""  # both legs of one event share it
+    description: str = ""
+
+
+class ActionKind(StrEnum):
+    """What a company can do to a holding overnight."""
+
+    SPLIT = "split"  # forward or reverse: `ratio` new shares for one old
+    RENAME = "rename"
+    DELISTING = "delisting"
+    SPINOFF = "spinoff"
+    MERGER = "merger"
+    DIVIDEND = "dividend"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CorporateAction:
+    """One corporate action as the action feed tells it, in force from the open of `ex_date`."""
+
+    kind: ActionKind
+    symbol: Symbol
+    ex_date: date
+    ratio: Fraction | None = None  # SPLIT: new shares per old; SPINOFF: old price per new price, when known
+    other: Symbol | None = None  # RENAME: the new name; SPINOFF: the child; MERGER: the acquirer, None for cash only
+    cash_per_share: Decimal | None = None  # USD: DIVIDEND, MERGER
+
+    def __post_init__(self) -> None:
+        if self.ratio is not None and self.ratio <= 0:
+            raise ValueError(f"{self.symbol}: a ratio must be positive, was {self.ratio}")
+        if self.kind is ActionKind.SPLIT and self.ratio is None:
+            raise ValueError(f"{self.symbol}: a split needs its ratio")
+        if self.kind is ActionKind.RENAME and self.other is None:
+            raise ValueError(f"{self.symbol}: a rename needs the new name")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

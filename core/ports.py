@@ -9,7 +9,20 @@ from decimal import Decimal
 from typing import Protocol
 
 from core.clock import Clock as Clock
-from core.domain import Account, Asset, BrokerClock, Fill, Order, OrderIntent, Position, Quote, Signal, Symbol
+from core.domain import (
+    Account,
+    Activity,
+    Asset,
+    BrokerClock,
+    CorporateAction,
+    Fill,
+    Order,
+    OrderIntent,
+    Position,
+    Quote,
+    Signal,
+    Symbol,
+)
 
 
 class ApprovedOrder(Protocol):
@@ -44,6 +57,23 @@ class Broker(Protocol):
     def clock(self) -> BrokerClock: ...
     def asset(self, symbol: Symbol) -> Asset | None: ...
     def fills(self, since: datetime) -> Sequence[Fill]: ...
+
+    def by_id(self, order_id: str) -> Order | None:
+        """The order with the broker's own id, to learn whose a fill is; None when there is none."""
+        ...
+
+    def account_activities(self, since: datetime, kinds: Collection[str] = ()) -> Sequence[Activity]:
+        """What happened to the account besides fills, oldest first; no `kinds` means all of them.
+
+        Raises BrokerDown when the listing cannot be proved complete.
+        """
+        ...
+
+
+class ActionFeed(Protocol):
+    def actions(self, symbols: Collection[Symbol], since: date) -> Sequence[CorporateAction]:
+        """Known corporate actions with an ex-date after `since`, ascending. Raises DataError when it cannot be read."""
+        ...
 
 
 class QuoteSource(Protocol):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Any, TypeVar
 from urllib.parse import quote as url_quote
@@ -16,6 +16,7 @@ from urllib.parse import quote as url_quote
 from core.clock import Clock
 from core.domain import (
     Account,
+    Activity,
     Asset,
     BrokerClock,
     Fill,
@@ -335,6 +336,33 @@ class AlpacaBroker:
                 raise BrokerDown("the fills listing repeats its pages", code="LISTING_INCOMPLETE")
             token = page[-1].id
 
+    def by_id(self, order_id: str) -> Order | None:
+        raw = self._get(f"/orders/{url_quote(order_id, safe='')}", {"nested": "true"}, missing=True)
+        return None if raw is None else self._parse(parse_order, raw)
+
+    def account_activities(self, since: datetime, kinds: Collection[str] = ()) -> Sequence[Activity]:
+        """Everything but fills, oldest first. Kinds are chosen here: an unknown one in the request would be a 422."""
+        found: dict[str, Activity] = {}
+        seen: set[str] = set()
+        token: str | None = None
+        while True:
+            after = (since - timedelta(milliseconds=1)).isoformat().replace("+00:00", "Z")
+            params = {"category": "non_trade_activity", "after": after, "direction": "asc",
+                      "page_size": str(_FILLS_PAGE)}  # fmt: skip
+            if token is not None:
+                params["page_token"] = token
+            rows = self._parse(lambda raw: [(str(row["id"]), row) for row in _rows(raw)],
+                               self._get("/account/activities", params))  # fmt: skip
+            fresh = {name: row for name, row in rows if name not in seen}
+            seen.update(fresh)
+            others = [row for row in fresh.values() if row.get("activity_type") != "FILL"]
+            found.update((a.id, a) for a in self._parse(lambda raw: [_activity(row) for row in raw], others))
+            if len(rows) < _FILLS_PAGE:
+                return tuple(a for a in found.values() if not kinds or a.kind in kinds)
+            if not fresh:
+                raise BrokerDown("the activities listing repeats its pages", code="LISTING_INCOMPLETE")
+            token = rows[-1][0]
+
     def quotes(self, symbols: Collection[Symbol]) -> Mapping[Symbol, Quote]:
         """Latest quote and trade in batches; a symbol the broker leaves out, or answers garbled, is missing."""
         result: dict[Symbol, Quote] = {}
@@ -496,6 +524,20 @@ def _fills(raw: Any) -> list[Fill]:
         )
         for row in _rows(raw)
     ]
+
+
+def _activity(row: Any) -> Activity:
+    name = row.get("symbol")
+    return Activity(
+        id=str(row["id"]),
+        kind=str(row["activity_type"]),
+        day=date.fromisoformat(str(row["date"])),
+        symbol=None if not name else canonical_symbol(str(name)),
+        quantity=_dec(row.get("qty")),
+        net_amount=_dec(row.get("net_amount")),
+        group=str(row.get("group_id") or ""),
+        description=str(row.get("description") or ""),
+    )
 
 
 def _quote(symbol: Symbol, quoted: Any, traded: Any) -> Quote | None:

@@ -7,7 +7,7 @@ scripts started together cannot exceed a limit between them. No network happens 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -164,6 +164,26 @@ class Desk:
                 return Halted(intent)
             self.journal.append("order_intended", intent_body(intent))  # on disk before the first byte
         return self._wire(decision)
+
+    def refusal(self, exit_intent: OrderIntent, book: Book, *, without: Collection[str]) -> Refused | None:
+        """What the gate would refuse this exit for, were the resting orders `without` gone already; None when nothing.
+
+        Asked before protection is cancelled. Journals a refusal like `send`. Raises BrokerDown, BrokerRejected.
+        """
+        book = self._with_broker_facts(book)
+        book = replace(book, open_orders=[o for o in book.open_orders if o.client_order_id not in without])
+        with locked(self._lock_path):
+            ledger = self.ledger()
+            decision = decide(exit_intent, with_ledger(book, ledger, exit_intent, self.clock.now()), self.limits)
+            if not isinstance(decision, Refused):
+                return None
+            open_ends = [o for o in ledger.unsettled() if o.intent.symbol == exit_intent.symbol]
+            own_lock = bool(open_ends) and all(o.client_order_id in without for o in open_ends)
+            if own_lock and decision.codes == ("SYMBOL_LOCKED",):
+                return None  # the cancel itself will settle the only order whose outcome is open
+            self._append("order_refused", exit_intent, breaches=[str(b) for b in decision.breaches],
+                         codes=list(decision.codes))  # fmt: skip
+        return decision
 
     def _with_broker_facts(self, book: Book) -> Book:
         """Exits look at the broker's own positions and open orders of this moment: a stale copy could oversell."""

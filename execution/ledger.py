@@ -142,6 +142,12 @@ class Trade:
     target_r: float | None
     time_stop_bars: int | None
     exits: tuple[ExitFill, ...] = ()
+    basis: date | None = None  # the day whose shares and prices these are, when not the day of the entry
+
+    @property
+    def basis_day(self) -> date:
+        """Corporate actions up to this day are in the numbers already."""
+        return self.session if self.basis is None else self.basis
 
     @property
     def quantity(self) -> int:
@@ -398,7 +404,49 @@ class Fold:
         self._locked[Symbol(body["symbol"])] = str(body.get("code", "LOCKED"))
 
     def unlocked(self, body: Mapping[str, Any], at: datetime) -> None:
-        self._locked.pop(Symbol(body["symbol"]), None)
+        symbol = Symbol(body["symbol"])
+        self._locked.pop(symbol, None)
+        if body.get("code") == "OPERATOR":  # a person has looked: what happened up to today is not asked again
+            self._set_basis(symbol, new_york_day(at))
+
+    def _set_basis(self, symbol: Symbol, day: date) -> None:
+        for trade in [t for t in self._trades.values() if t.symbol == symbol and t.is_open]:
+            self._trades[trade.decision_id] = replace(trade, basis=max(day, trade.basis_day))
+
+    def rebased(self, body: Mapping[str, Any], at: datetime) -> None:
+        """A corporate action that broker and feed agree upon: what is held, in new shares, prices and name."""
+        trade = self._trades[body["decision_id"]]
+        symbol, quantity = Symbol(body["symbol"]), int(body["quantity"])
+        if quantity < 0:
+            raise ValueError(f"{trade.decision_id}: a quantity cannot be {quantity}")
+        self._positions[trade.symbol] = self._positions.get(trade.symbol, 0) - trade.quantity
+        self._positions[symbol] = self._positions.get(symbol, 0) + quantity
+        price = _decimal(body["entry_price"])
+        if price is None or price <= 0:
+            raise ValueError(f"{trade.decision_id}: an entry price cannot be {price}")
+        whole = {"entry_quantity": quantity, "exits": ()} if quantity else {"exits": (*trade.exits, ExitFill(
+            client_order_id="", purpose=None, quantity=trade.quantity, price=None, at=at)), "entry_quantity":
+            trade.entry_quantity}  # fmt: skip
+        self._trades[trade.decision_id] = replace(
+            trade, symbol=symbol, entry_price=price, stop=_decimal(body.get("stop")),
+            basis=date.fromisoformat(body["basis"]), **whole,
+        )  # fmt: skip
+
+    def adopted(self, body: Mapping[str, Any], at: datetime) -> None:
+        """The operator made an external position ours; with a stop it is looked after like any other."""
+        symbol, quantity = Symbol(body["symbol"]), int(body["quantity"])
+        self._positions[symbol] = self._positions.get(symbol, 0) + quantity
+        if body.get("stop") is None:
+            return
+        price = _decimal(body["entry_price"])
+        if price is None or price <= 0 or quantity <= 0:
+            raise ValueError(f"{symbol}: cannot adopt {quantity} at {price}")
+        day = new_york_day(at)
+        self._trades[body["decision_id"]] = Trade(
+            decision_id=body["decision_id"], symbol=symbol, strategy="adopted", signal_session=day, session=day,
+            opened_at=at, entry_quantity=quantity, entry_price=price, stop=_decimal(body["stop"]), target_r=None,
+            time_stop_bars=None,
+        )  # fmt: skip
 
     def synced(self, body: Mapping[str, Any], at: datetime) -> None:
         """The operator's force-sync: the broker's whole shares become ours, and trades shrink to what is left."""
@@ -416,6 +464,7 @@ class Fold:
             elif ours > max(0, held):
                 gone = ExitFill(client_order_id="", purpose=None, quantity=0, price=None, at=at)
                 self._take(trades, ours - max(0, held), gone)
+            self._set_basis(symbol, new_york_day(at))
 
     def _rebase(self, trades: Sequence[Trade], ratio: Fraction) -> None:
         """A split that the operator accepted: shares times the ratio, prices divided by it."""
@@ -460,6 +509,8 @@ _HANDLERS: Mapping[str, Any] = MappingProxyType(
         "symbol_locked": Fold.locked,
         "symbol_unlocked": Fold.unlocked,
         "positions_synced": Fold.synced,
+        "trade_rebased": Fold.rebased,
+        "position_adopted": Fold.adopted,
         "account_bound": Fold.bound,
         "trade_opened": Fold.opened_told,
         "trade_closed": Fold.closed_told,

@@ -124,12 +124,13 @@ def repair(desk: Desk, book: Book, *, on: date, wait_s: float = 10.0) -> tuple[t
     ticks, now = desk.limits.ticks, desk.clock.now()
     first = plan(desk.ledger(), desk.broker.open_orders(), ticks=ticks, on=on, now=now)
     for order, reason in first.cancels:
+        if desk.halt.is_active():
+            return ()
         _cancel(desk, order, reason, wait_s=wait_s)
     if first.cancels:
         first = plan(desk.ledger(), desk.broker.open_orders(), ticks=ticks, on=on, now=now)
-        if first.cancels:
-            return ()  # still not gone: the next round tries again, a second sell beside it could oversell
-    return tuple(desk.execute(intent, book) for intent in first.intents)
+    stuck = {order.symbol for order, _ in first.cancels}  # not gone yet: a second sell beside it could oversell
+    return tuple(desk.execute(intent, book) for intent in first.intents if intent.symbol not in stuck)
 
 
 def _cancel(desk: Desk, order: Order, reason: str, *, wait_s: float) -> None:
@@ -170,10 +171,20 @@ def leave(
     price = _exit_price(desk, quote, offset_bps, max_clamp_bps, on, max_age_s)
     if isinstance(price, Breach):
         return Left("REFUSED", breach=price)
-    desk.broker.positions()  # the sell will need this answer: a broker that is down must fail before the stop is gone
+    resting = desk.ledger().protective(decision_id)
+    for order in resting:
+        desk.poll(order.client_order_id, wait_s=0.0)  # book first what it did already
+    ledger = desk.ledger()
+    trade = ledger.trades[decision_id]
+    if not trade.is_open:
+        return Left("ALREADY_OUT")
+    sell = _exit_intent(trade, ledger, price, reason, desk.clock.now(), tif)
+    refused = desk.refusal(sell, book, without={order.client_order_id for order in resting})
+    if refused is not None:  # what cannot be sold keeps its stop; and a broker that is down fails before it is gone
+        return Left("REFUSED", refused, breach=refused.breaches[0])
     if desk.halt.is_active():
         return Left("REFUSED", breach=Breach(code="KILL_SWITCH", observed="active", limit="inactive"))
-    for order in desk.ledger().protective(decision_id):
+    for order in resting:
         if desk.cancel(order.client_order_id, wait_s=wait_s).working:
             return Left("CANCEL_PENDING")
     ledger = desk.ledger()

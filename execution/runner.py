@@ -69,7 +69,7 @@ def _holder(view: Path) -> str:
     try:
         facts = json.loads(view.read_text(encoding="utf-8"))
         return f"pid {facts['pid']} on {facts['host']} since {facts['started_at']}"
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError):
         return "holder unknown"
 
 
@@ -95,6 +95,9 @@ class Schedule:
     def over(self) -> set[str]:
         return {str(r.body["run"]) for r in self.journal.kinds("scan_run", "run_missed")}
 
+    def failed(self) -> set[str]:
+        return {str(r.body["run"]) for r in self.journal.kinds("run_failed")}
+
 
 class Runner:
     """Drives a TradingSession through the schedule until told to stop."""
@@ -108,6 +111,8 @@ class Runner:
         self._beat, self._tell, self._stop = beat, tell, stop
         self._over = schedule.over()
         self._started_at = clock.now()
+        self._failed_once = schedule.failed()
+        self._busy: tuple[datetime, datetime] | None = None  # the newest scan, from start to end
         self._tries: dict[str, int] = {}
         self._retry_at: dict[str, float] = {}
         self._bugs = 0
@@ -148,7 +153,7 @@ class Runner:
         if session is None:
             return
         for run in self._schedule.runs(session):
-            if run.id not in self._over and run.at <= now and self._may_try(run):
+            if run.id not in self._over and run.at <= now <= run.at + LATE and self._may_try(run):
                 self.attempt(run)
                 now = self._clock.now()
         closing = self._closing(session)
@@ -172,7 +177,10 @@ class Runner:
 
     def attempt(self, run: DueRun) -> RunReport | None:
         self._looked_at = self._clock.monotonic()
-        return self._guarded(run, lambda: self._session.run(run))
+        started_at = self._clock.now()
+        report = self._guarded(run, lambda: self._session.run(run))
+        self._busy = (started_at, self._clock.now())
+        return report
 
     def close_out(self, session: date) -> RunReport | None:
         return self._guarded(self._closing(session), lambda: self._session.close_out(session))
@@ -199,8 +207,10 @@ class Runner:
         return calendar.sessions_between(first, today)
 
     def _why(self, run: DueRun) -> str:
-        if run.id in self._tries:
+        if run.id in self._failed_once:
             return "FAILED_UNTIL_TOO_LATE"
+        if self._busy is not None and self._busy[0] <= run.at <= self._busy[1]:
+            return "SKIPPED_OVERRUN"
         return "NOT_RUNNING" if run.at < self._started_at else "OVERSLEPT"
 
     def _miss(self, run_id: str, why: str) -> None:
@@ -235,6 +245,7 @@ class Runner:
 
     def _failed(self, run: DueRun, code: str, detail: str) -> None:
         """Tell, and wait longer before each further try."""
+        self._failed_once.add(run.id)
         tries = self._tries[run.id] = self._tries.get(run.id, 0) + 1
         self._retry_at[run.id] = self._clock.monotonic() + min(RETRY_MOST_S, RETRY_FIRST_S * 2 ** (tries - 1))
         logs.error_event("run_failed", run=run.id, code=code, detail=detail, tries=tries)

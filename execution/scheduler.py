@@ -7,6 +7,7 @@ scan is moved, the last.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
@@ -33,16 +34,17 @@ class DueRun:
 
 
 OPEN, CLOSE = "09:30", "16:00"
+_WALL = re.compile(r"([0-9]{1,2}):([0-9]{1,2})\Z")
 
 
 def parse_scan_times(text: str) -> tuple[str, ...]:
     """`09:35,10:30,15:55` -> sorted unique HH:MM within the regular session. Raises UsageError naming the bad part."""
     times: set[str] = set()
     for part in text.split(","):
-        pieces = part.strip().split(":")
-        if len(pieces) != 2 or not all(p.isdigit() for p in pieces) or int(pieces[0]) > 23 or int(pieces[1]) > 59:
+        match = _WALL.match(part.strip())
+        if match is None or int(match[1]) > 23 or int(match[2]) > 59:
             raise UsageError(f"--scan-times: {part.strip()!r} is not HH:MM", advice="for instance 09:35,10:30,15:55")
-        label = f"{int(pieces[0]):02d}:{int(pieces[1]):02d}"
+        label = f"{int(match[1]):02d}:{int(match[2]):02d}"
         if not OPEN <= label < CLOSE:
             raise UsageError(
                 f"--scan-times: {label} is outside the session, {OPEN} to {CLOSE} New York",

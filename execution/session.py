@@ -243,7 +243,7 @@ class TradingSession:
                 max_clamp_bps=execution.exit_clamp_bps, on=base.now.date(), tif=self._tif(),
                 wait_s=float(execution.reconcile_poll_s), max_age_s=float(execution.quote_max_age_s),
             )  # fmt: skip
-        except BrokerDown as error:
+        except BrokerError as error:
             left = Left("BROKER_DOWN", breach=Breach(code=error.code, observed=str(error), limit="an answer"))
         self._tell_exit(report, trade.symbol, trade.decision_id, left)
 
@@ -303,7 +303,7 @@ class TradingSession:
                 continue
             try:
                 self._enter(report, entry, quotes.get(entry.signal.symbol), base)
-            except BrokerDown as error:  # what filled before this one must still be protected and booked
+            except BrokerError as error:  # what filled before this one must still be protected and booked
                 self._refuse(report, entry.signal, error.code, str(error))
                 return error.code
             finally:
@@ -314,7 +314,7 @@ class TradingSession:
         """Right after each entry; when the broker fails here too, the end of the scan and the next look try again."""
         try:
             self._protect(report, base, on)
-        except BrokerDown as error:
+        except BrokerError as error:
             logs.error_event("protection_failed", code=error.code, detail=str(error))
 
     def _eligible(self, report: RunReport, entry: Entry) -> bool:
@@ -355,6 +355,12 @@ class TradingSession:
         book = self._for_entry(base, signal.symbol, quote)
         outcome, _ = self.desk.execute(intent, book, wait_s=float(execution.reconcile_poll_s))
         report.intents.append(_intent_row(outcome))
+
+    def book_for_entry(self, intent: OrderIntent, quote: Quote) -> Book:
+        """The book of one entry that did not come from a scan; facts are read now."""
+        run = DueRun(new_york_day(intent.decided_at), "hand", intent.decided_at, first=False, last=False)
+        plan = self._planner.plan(run, self.desk.ledger())
+        return self._for_entry(self._book(plan, self._broker_clock(), entries=True), intent.symbol, quote)
 
     def _for_entry(self, base: Book, symbol: Symbol, quote: Quote) -> Book:
         from dataclasses import replace

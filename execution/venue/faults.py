@@ -44,8 +44,15 @@ class FaultPlan:
         self._faults = tuple(faults)
         self._seen: Counter[str] = Counter()
         self.played: list[Fault] = []
+        self._over = False
+
+    def stop(self) -> None:
+        """From here on nothing goes wrong any more."""
+        self._over = True
 
     def next_for(self, method: str, path: str) -> Fault | None:
+        if self._over:
+            return None
         request = f"{method} {path}"
         hit = None
         for route in sorted({fault.route for fault in self._faults}):

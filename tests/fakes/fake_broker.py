@@ -10,6 +10,7 @@ from decimal import Decimal
 from core.clock import Clock
 from core.domain import (
     Account,
+    Activity,
     Asset,
     BrokerClock,
     Fill,
@@ -42,6 +43,8 @@ class FakeBroker:
         self.bid, self.ask = Decimal("49.99"), Decimal("50.00")
         self.cash = Decimal("100000")
         self.hide_positions = False
+        self.events: list[Activity] = []  # splits, dividends, transfers
+        self.gone: set[Symbol] = set()  # assets that are no longer listed
 
     # -- core.ports.Broker --------------------------------------------------------------------------------------
 
@@ -140,7 +143,14 @@ class FakeBroker:
         )
 
     def asset(self, symbol: Symbol) -> Asset | None:
-        return Asset(symbol=symbol, id=str(symbol), tradable=True, active=True)
+        listed = symbol not in self.gone
+        return Asset(symbol=symbol, id=str(symbol), tradable=listed, active=listed)
+
+    def by_id(self, order_id: str) -> Order | None:
+        return next((order for order in self.orders.values() if order.id == order_id), None)
+
+    def account_activities(self, since: datetime, kinds: Collection[str] = ()) -> Sequence[Activity]:
+        return tuple(e for e in self.events if e.day >= since.date() and (not kinds or e.kind in kinds))
 
     def fills(self, since: datetime) -> Sequence[Fill]:
         return tuple(fill for fill in self.activities if fill.at >= since)
