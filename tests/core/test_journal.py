@@ -22,7 +22,9 @@ from hypothesis import strategies as st
 from core.clock import SteppedClock
 from core.domain import Side
 from core.errors import StateCorrupt
-from core.journal import GENESIS, Journal, Record, head_path, record_hash, torn_path, verify
+from core.journal import GENESIS, Anchor, Journal, Record, head_path, record_hash, torn_path, verify
+from core.journal_head import SLOT, read_head
+from core.journal_record import Head, sound
 
 START = datetime(2024, 3, 5, 14, 35, tzinfo=UTC)
 
@@ -56,7 +58,7 @@ def test_a_line_is_canonical_json_chained_by_sha256(tmp_path: Path) -> None:
         == record_hash(second["prev"], bare)
     )
     assert lines(journal)[0] == json.dumps(first, sort_keys=True, separators=(",", ":")).encode() + b"\n"
-    assert json.loads(head_path(journal.path).read_text()) == {"seq": 2, "hash": second["hash"]}
+    assert read_head(journal.path) == Head(2, second["hash"])
 
 
 def test_body_values_become_plain_json(tmp_path: Path) -> None:
@@ -155,7 +157,17 @@ def test_a_crash_between_line_and_head_is_legal_and_repaired(tmp_path: Path) -> 
     head_path(journal.path).write_bytes(behind)
     assert verify(journal.path).ok
     assert journal.append("x", {}).seq == 4
-    assert json.loads(head_path(journal.path).read_text())["seq"] == 4 and verify(journal.path).ok
+    assert read_head(journal.path) == Head(4, verify(journal.path).head) and verify(journal.path).ok
+
+
+def test_a_head_as_earlier_versions_wrote_it_is_read_and_brought_up_to_date(tmp_path: Path) -> None:
+    journal = a_journal(tmp_path, 2)
+    head_path(journal.path).write_text(json.dumps({"hash": verify(journal.path).head, "seq": 2}) + "\n")
+    assert verify(journal.path).ok
+    assert a_journal(tmp_path).append("x", {}).seq == 3 and verify(journal.path).ok
+    assert head_path(journal.path).stat().st_size == 2 * SLOT and read_head(journal.path) == Head(
+        3, verify(journal.path).head
+    )
 
 
 def test_a_crash_before_the_very_first_head_is_legal(tmp_path: Path) -> None:
@@ -179,6 +191,37 @@ def test_a_torn_last_line_is_set_aside_and_told(tmp_path: Path, n: int, torn: by
     assert [r.kind for r in journal.records()][n:] == ["journal_torn_line", "x"]
     assert torn_path(journal.path).read_bytes() == torn + b"\n"
     assert verify(journal.path).ok
+
+
+@pytest.mark.parametrize("size", [1, 5000, 50_000])
+def test_a_torn_line_behind_long_ones_is_found_too(tmp_path: Path, size: int) -> None:
+    journal = a_journal(tmp_path)
+    for _ in range(2):
+        journal.append("x", {"long": "y" * size})
+    with journal.path.open("ab") as out:
+        out.write(b"\x00" * size + b"\n")
+    assert verify(journal.path).torn
+    with pytest.raises(StateCorrupt, match="line 3") as caught:  # it looks whole: only repair may say that it is torn
+        list(journal.records())
+    assert len(str(caught.value)) < 250
+    assert a_journal(tmp_path).append("x", {}).seq == 4 and verify(journal.path).ok
+
+
+def test_a_whole_line_that_is_no_record_is_torn_only_where_the_head_ends(tmp_path: Path) -> None:
+    journal = a_journal(tmp_path, 3)
+    behind = head_path(journal.path).read_bytes()
+    journal.append("x", {})
+    for head in (head_path(journal.path).read_bytes(), behind):
+        content = [*lines(journal)[:4], b"no record\n"]
+        put(journal, content)
+        head_path(journal.path).write_bytes(head)
+        if head == behind:  # the head would be two behind: no crash leaves that
+            assert not verify(journal.path).torn
+            with pytest.raises(StateCorrupt) as caught:
+                a_journal(tmp_path).append("x", {})
+            assert caught.value.code == "JOURNAL_DAMAGED" and lines(journal) == content
+        else:
+            assert verify(journal.path).torn
 
 
 def test_a_torn_line_behind_a_lagging_head_needs_both_repairs(tmp_path: Path) -> None:
@@ -294,7 +337,7 @@ def _head_garbled(j: Journal) -> int | None:
 def _head_far_behind(j: Journal) -> int | None:
     row = json.loads(lines(j)[1])
     head_path(j.path).write_text(json.dumps({"seq": 2, "hash": row["hash"]}))
-    return None
+    return 3
 
 
 def _forged_append(j: Journal) -> int | None:
@@ -303,7 +346,7 @@ def _forged_append(j: Journal) -> int | None:
     j.append("x", {})
     j.append("x", {})
     head_path(j.path).write_bytes(head)
-    return None
+    return 7
 
 
 def _line(row: dict[str, object]) -> bytes:
@@ -358,6 +401,39 @@ def test_a_line_that_is_no_record_is_named_by_records(tmp_path: Path) -> None:
             list(journal.records())
 
 
+@pytest.mark.parametrize(
+    ("canonical", "respelled"),
+    [
+        (b'"i":1', b'"i": 1'),  # white space
+        (b'"i":1', b'"i":2,"i":1'),  # a key twice: some readers take the first
+        (b'{"f":0.5,"i":1', b'{"i":1,"f":0.5'),  # the order of keys
+        (b'"f":0.5', b'"f":0.50'),
+        (b'"f":0.5', b'"f":5e-1'),
+        (b'"i":1', b'"i":-0'),
+        (b'"t":"\\u00e9/"', b'"t":"\\u00E9/"'),
+        (b'"t":"\\u00e9/"', '"t":"é/"'.encode()),
+        (b'"t":"\\u00e9/"', b'"t":"\\u00e9\\/"'),
+        (b'"f":0.5', b'"f":NaN'),
+        (b'"f":0.5', b'"f":1e999'),
+        (b'{"at":', b'\xef\xbb\xbf{"at":'),
+        (b'"body":{', b'"body":{"hash":1,'),  # sorts behind f
+    ],
+)
+def test_another_spelling_is_refused_even_when_its_own_bytes_were_hashed(
+    tmp_path: Path, canonical: bytes, respelled: bytes
+) -> None:
+    """The proof hashes the bytes as they stand; that they are the one spelling there is has to be asked besides."""
+    journal = a_journal(tmp_path)
+    journal.append("x", {"f": 0.5, "i": 1, "t": "é/"})
+    (line,) = lines(journal)
+    assert sound(line)[0] is not None and canonical in line
+    made = line.replace(canonical, respelled, 1)
+    cut = made.rfind(b',"hash":"')
+    bare = made[:cut] + made[cut + 74 : -1]
+    forged = made[: cut + 9] + hashlib.sha256(GENESIS.encode() + bare).hexdigest().encode() + made[cut + 73 :]
+    assert len(forged) == len(made) and sound(forged)[0] is None
+
+
 # ---------------------------------------------------------------- verify
 def test_absent_journal_and_head_are_sound_and_nothing_is_made(tmp_path: Path) -> None:
     found = verify(tmp_path / "state" / "hash_chain.jsonl")
@@ -370,15 +446,16 @@ def test_an_anchor_proves_that_nothing_was_rolled_back(tmp_path: Path) -> None:
     early = list(journal.records())[1].hash
     noted = verify(journal.path).head
     backup = journal.path.parent.with_name("backup")
-    assert verify(journal.path, anchor=early).ok and verify(journal.path, anchor=noted).ok
-    assert verify(journal.path, anchor=GENESIS).ok
+    assert verify(journal.path, anchors=[Anchor(early)]).ok and verify(journal.path, anchors=[Anchor(noted, 4)]).ok
+    assert verify(journal.path, anchors=[Anchor(GENESIS)]).ok
     shutil.copytree(journal.path.parent, backup)
     later = journal.append("x", {}).hash
     rolled_back = backup / journal.path.name
-    assert verify(rolled_back, anchor=noted).ok
-    found = verify(rolled_back, anchor=later)
-    assert not found.ok and found.first_bad is None and "rolled back" in found.why
-    assert not verify(tmp_path / "nowhere" / "hash_chain.jsonl", anchor=noted).ok
+    assert verify(rolled_back, anchors=[Anchor(noted)]).ok
+    for anchor in (Anchor(later), Anchor(later, 5)):
+        found = verify(rolled_back, anchors=[anchor, Anchor(early)])
+        assert (found.ok, found.first_bad, found.proven) == (False, 5, 2)
+    assert not verify(tmp_path / "nowhere" / "hash_chain.jsonl", anchors=[Anchor(noted)]).ok
 
 
 def test_at_never_moves_what_is_already_written(tmp_path: Path) -> None:
