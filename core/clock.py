@@ -7,6 +7,7 @@ because wall time may step.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
@@ -32,6 +33,29 @@ class SystemClock:
 
     def sleep(self, seconds: float) -> None:
         time.sleep(max(0.0, seconds))
+
+
+_TINY_S = 1e-6  # below a microsecond a stepped clock does not move
+
+
+class BeatingClock:
+    """Another clock whose `sleep` says every now and then that the process is alive: `beat` must be cheap."""
+
+    def __init__(self, base: Clock, beat: Callable[[], None], *, every_s: float = 0.2) -> None:
+        self._base, self._beat, self._every_s = base, beat, every_s
+
+    def now(self) -> datetime:
+        return self._base.now()
+
+    def monotonic(self) -> float:
+        return self._base.monotonic()
+
+    def sleep(self, seconds: float) -> None:
+        end = self._base.monotonic() + seconds
+        self._beat()
+        while (left := end - self._base.monotonic()) > _TINY_S:
+            self._base.sleep(min(left, self._every_s))
+            self._beat()
 
 
 class OffsetClock:

@@ -8,6 +8,7 @@ KobeError
 ├── DataError            20   no usable market data
 ├── BrokerError
 │   ├── BrokerDown       30   unreachable, or answered something that is no answer
+│   │   └── RateLimited  30   fewer requests, please; says how long to wait
 │   ├── BrokerRejected   31   a definite no
 │   └── OutcomeUnknown   32   an order may be live: reconcile, never resend
 ├── TradingHalted        40   kill switch
@@ -41,6 +42,7 @@ class Exit(IntEnum):
     HALTED = 40
     RISK_REFUSED = 41
     NOT_CONFIRMED = 42
+    WOULD_PASS = 43
     BUG = 70
     INTERRUPTED = 130
 
@@ -106,6 +108,17 @@ class BrokerDown(BrokerError):
     default_advice = "check the network and the broker's status page; nothing was sent"
 
 
+class RateLimited(BrokerDown):
+    """429, and the look-up does not know the order. `retry_after_s`: the broker's own word, bounded."""
+
+    default_code = "RATE_LIMITED"
+    default_advice = "nothing was sent; the broker asks for fewer requests"
+
+    def __init__(self, message: str, *, retry_after_s: float) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
 class BrokerRejected(BrokerError):
     """A definite no: the broker answered, and its answer proves that nothing is live."""
 
@@ -125,7 +138,7 @@ class OutcomeUnknown(BrokerError):
 class TradingHalted(KobeError):
     exit_code = Exit.HALTED
     default_code = "KILL_SWITCH"
-    default_advice = "see docs/runbook.md, Resume After Emergency"
+    default_advice = "see docs/emergency.md, Resume: python scripts/preflight.py --all first"
 
 
 class RiskRefused(KobeError):

@@ -6,9 +6,6 @@ Each try starts from the journal like any start-up. After MAX_BUGS bugs in a row
 
 from __future__ import annotations
 
-import json
-import os
-import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -19,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 from core import logs
 from core.clock import Clock
-from core.errors import AlreadyRunning, KobeError, StateCorrupt
-from core.files import write_atomic
+from core.errors import AlreadyRunning, BrokerError, KobeError, StateCorrupt
 from core.market_calendar import NEW_YORK, MarketCalendar
+from execution.heartbeat import BEAT_FILE, GAVE_UP, Heartbeat, read_beat
 from execution.scheduler import DueRun, dropped_runs, due_runs
 from execution.session import RunReport, TradingSession, after_close
 
@@ -38,43 +35,38 @@ _TICK_S = 1.0
 
 
 @contextmanager
-def only_runner(state: Path, clock: Clock) -> Iterator[Callable[[str], None]]:
-    """Hold state/runner.lock for this process; yields `beat(what)`, which writes state/runner.json.
+def only_runner(state: Path, clock: Clock) -> Iterator[Heartbeat]:
+    """Hold state/runner.lock for this process; yields the Heartbeat, which writes state/runner.json.
 
-    Raises AlreadyRunning naming the holder. The lock is the operating system's, so a killed runner leaves none behind.
+    Raises AlreadyRunning naming the holder. The lock is the operating system's, so a killed runner leaves none behind,
+    and a process that was given its pid since then holds nothing: whoever left no word of its end is taken over, told
+    as `predecessor`.
     """
     from filelock import FileLock, Timeout
 
     state.mkdir(parents=True, exist_ok=True)
-    view = state / "runner.json"
+    view = state / BEAT_FILE
     lock: Any = FileLock(str(state / "runner.lock"), timeout=0)
     try:
         lock.acquire()
     except Timeout as error:
         raise AlreadyRunning(f"a runner holds {state.name}/runner.lock: {_holder(view)}") from error
-    me = {"pid": os.getpid(), "host": socket.gethostname(), "started_at": _stamp(clock.now())}
-
-    def beat(what: str) -> None:
-        write_atomic(view, json.dumps({**me, "beat_at": _stamp(clock.now()), "doing": what}).encode(), durable=False)
-
     try:
+        beat = Heartbeat(view, clock)
         beat("starting")
-        yield beat
-        beat("stopped")
+        try:
+            yield beat
+        except BaseException:
+            beat(GAVE_UP)
+            raise
+        beat(beat.last_word)
     finally:
         lock.release()
 
 
 def _holder(view: Path) -> str:
-    try:
-        facts = json.loads(view.read_text(encoding="utf-8"))
-        return f"pid {facts['pid']} on {facts['host']} since {facts['started_at']}"
-    except (OSError, ValueError, KeyError, TypeError):
-        return "holder unknown"
-
-
-def _stamp(at: datetime) -> str:
-    return f"{at:%Y-%m-%dT%H:%M:%SZ}"
+    facts = read_beat(view)
+    return "holder unknown" if facts is None else str(facts)
 
 
 @dataclass
@@ -105,10 +97,16 @@ class Runner:
     def __init__(
         self, session: TradingSession, schedule: Schedule, clock: Clock, *, heartbeat_s: float, look_after_s: float,
         beat: Callable[[str], None], tell: Callable[[RunReport], None], stop: threading.Event,
+        upkeep: Callable[[], None] = lambda: None, between: Callable[[], None] = lambda: None,
+        before_open_s: float = 0.0,
     ) -> None:  # fmt: skip
+        """`upkeep` is called at every heartbeat; `between` at every tick, before what is due: the runner's pulse, and
+        its look at halt and watchdog."""
         self._session, self._schedule, self._clock = session, schedule, clock
         self._heartbeat_s, self._look_after_s = heartbeat_s, look_after_s
-        self._beat, self._tell, self._stop = beat, tell, stop
+        self._before_open = timedelta(seconds=before_open_s)
+        self._beat, self._tell, self._stop, self._upkeep = beat, tell, stop, upkeep
+        self._between = between
         self._over = schedule.over()
         self._started_at = clock.now()
         self._failed_once = schedule.failed()
@@ -116,6 +114,7 @@ class Runner:
         self._tries: dict[str, int] = {}
         self._retry_at: dict[str, float] = {}
         self._bugs = 0
+        self._down_since: datetime | None = None
         self._looked_at = -look_after_s
 
     def forever(self) -> int:
@@ -124,6 +123,7 @@ class Runner:
         last_beat = -self._heartbeat_s
         self._miss_what_passed()
         while not self._stop.is_set():
+            self._between()
             self.step()
             if self._bugs >= MAX_BUGS:
                 logs.error_event("runner_stopped", code="TOO_MANY_BUGS", scans=self._bugs)
@@ -131,6 +131,7 @@ class Runner:
             if self._clock.monotonic() - last_beat >= self._heartbeat_s:
                 self._beat(self.waiting_for())
                 last_beat = self._clock.monotonic()
+                self._upkeep()
             self._stop.wait(_TICK_S)
         return 0
 
@@ -159,7 +160,7 @@ class Runner:
         closing = self._closing(session)
         if now >= closing.at and closing.id not in self._over and self._may_try(closing):
             self.close_out(session)
-        elif self._schedule.calendar.opens_at(session) <= now < closing.at:
+        elif self._schedule.calendar.opens_at(session) - self._before_open <= now < closing.at:
             self._look_after(session)
 
     def _closing(self, session: date) -> DueRun:
@@ -230,6 +231,7 @@ class Runner:
         except StateCorrupt:
             raise  # nothing may be sent on a journal that cannot be trusted
         except KobeError as error:
+            self._outage_told(error)
             self._failed(run, error.code, str(error))
             return None
         except Exception as error:  # noqa: BLE001 - the job boundary: the next scan must still come
@@ -238,17 +240,32 @@ class Runner:
             self._failed(run, "BUG", repr(error))
             return None
         self._bugs = 0
+        self._outage_over()
         if once:
             self._over.add(run.id)
             self._tell(report)
         return report
+
+    def _outage_told(self, error: KobeError) -> None:
+        """A broker that is down all day is one alert and one recovery message, however often it is asked (B47)."""
+        if isinstance(error, BrokerError) and self._down_since is None:
+            self._down_since = self._clock.now()
+            logs.error_event("broker_unreachable", code=error.code, detail=str(error))
+            logs.count("broker_outages", code=error.code)
+
+    def _outage_over(self) -> None:
+        if self._down_since is not None:
+            lasted = self._clock.now() - self._down_since
+            logs.event("broker_reachable_again", code="BROKER_BACK", down_s=round(lasted.total_seconds()))
+            self._down_since = None
 
     def _failed(self, run: DueRun, code: str, detail: str) -> None:
         """Tell, and wait longer before each further try."""
         self._failed_once.add(run.id)
         tries = self._tries[run.id] = self._tries.get(run.id, 0) + 1
         self._retry_at[run.id] = self._clock.monotonic() + min(RETRY_MOST_S, RETRY_FIRST_S * 2 ** (tries - 1))
-        logs.error_event("run_failed", run=run.id, code=code, detail=detail, tries=tries)
+        tell = logs.event if self._down_since is not None else logs.error_event
+        tell("run_failed", run=run.id, code=code, detail=detail, tries=tries)
         logs.count("runs_failed", code=code)
         self._schedule.journal.append("run_failed", {"run": run.id, "code": code, "detail": detail})
 

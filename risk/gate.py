@@ -53,6 +53,7 @@ class Book:
     sectors: Mapping[Symbol, str | None] = field(default_factory=lambda: _NONE)
     marks: Mapping[Symbol, Decimal] = field(default_factory=lambda: _NONE)  # USD per share of what is held
     equity: Decimal | None = None
+    cash: Decimal | None = None
     sent_at: Sequence[datetime] = ()  # instants of all intents of the last 24 hours
     operator_close: bool = False  # set only by execution.emergency.close_all after --confirm
 
@@ -65,6 +66,7 @@ class Limits:
     daily_budget_usd: Decimal
     position_limit: int
     one_position_per_symbol: bool
+    cash_only: bool
     var_limit_fraction: float
     vix_halve_from: float
     vix_stop_above: float
@@ -91,6 +93,7 @@ class Limits:
             daily_budget_usd=Decimal(str(settings.risk.policy_gate.daily_budget_usd)),
             position_limit=settings.risk.position_limit,
             one_position_per_symbol=settings.risk.one_position_per_symbol,
+            cash_only=settings.risk.cash_only,
             var_limit_fraction=float(settings.risk.advanced.var_limit_pct),
             vix_halve_from=float(settings.risk.vix.halve_from),
             vix_stop_above=float(settings.risk.vix.stop_above),
@@ -208,6 +211,16 @@ def equity_known(intent: OrderIntent, book: Book, limits: Limits) -> Breach | No
     if book.equity is not None and book.equity.is_finite() and book.equity > 0:
         return None
     return Breach(code="EQUITY_UNKNOWN", observed=str(book.equity), limit="a positive amount")
+
+
+def cash(intent: OrderIntent, book: Book, limits: Limits) -> Breach | None:
+    """Entries are paid from cash, so that no margin rule, of today or of tomorrow, can bind what is bought."""
+    if not limits.cash_only:
+        return None
+    if book.cash is None or not book.cash.is_finite():
+        return Breach(code="CASH_UNKNOWN", observed=str(book.cash), limit="an amount")
+    after = book.cash - book.pending_notional_usd - intent.notional_usd
+    return None if after >= 0 else Breach(code="CASH_SHORT", observed=str(after), limit="0")
 
 
 def var(intent: OrderIntent, book: Book, limits: Limits) -> Breach | None:
@@ -418,7 +431,7 @@ def runaway(intent: OrderIntent, book: Book, limits: Limits) -> Breach | None:
 
 
 ENTRY_CHECKS: tuple[Check, ...] = (
-    per_order_max, daily_budget, position_limit, one_position_per_symbol, equity_known, var, max_correlation,
+    per_order_max, daily_budget, position_limit, one_position_per_symbol, equity_known, cash, var, max_correlation,
     max_sector, max_single_name, vix, entry_state, quote, limit_collar, planned_stop, asset_tradable, entry_session,
 )  # fmt: skip
 REDUCTION_CHECKS: tuple[Check, ...] = (exit_state, exit_session, oversell)

@@ -1,7 +1,8 @@
 """Cancel every open order at the broker and look until none is left. Works while the kill switch is on.
 
-Exit: 0 nothing is open · 1 some could not be cancelled · 2 usage · 10 configuration ·
-11 done, but the journal is damaged · 30 broker unreachable
+Resting stops and targets are cancelled too: what is held is then without protection until the runner puts it back.
+Exit: 0 nothing is open · 1 some could not be cancelled · 2 usage · 3 another action of an operator is under way ·
+10 configuration · 11 done, but the journal is damaged · 30 broker unreachable
 """
 
 from __future__ import annotations
@@ -27,11 +28,12 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     args = parser().parse_args(argv)
     from execution.emergency import cancel_all
+    from execution.operator_lock import operator_action
     from scripts import trading, wiring
 
     context = wiring.open_context(args, mode=wiring.chosen_mode(args.mode))
     wiring.resume_replayed_account(context)
-    with wiring.closing(context):
+    with wiring.closing(context), operator_action(trading.operator_lock(context), context.clock, "cancel_all"):
         desk, damage = trading.open_emergency_desk(context)
         result = cancel_all(desk.broker, desk.journal, context.clock, desk=desk)
     if args.json:
@@ -41,6 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         cli.out(f"cancelled {len(result.cancelled)}, still open {len(result.remaining)}")
         for order_id, why in sorted(result.failed.items()):
             cli.out(f"  {order_id}: {why}")
+    damage = damage or result.unwritten
     if damage is not None:
         raise damage  # everything was done first; the journal still needs a person
     return Exit.OK if result.done else Exit.NO

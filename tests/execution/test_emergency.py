@@ -52,7 +52,7 @@ def test_o01_close_all_is_flat_while_the_kill_switch_is_on(tmp_path: Path) -> No
     sells = [cid for cid in w.broker.submits if "-close-" in cid]
     assert sells == ["kobe-close-r1-AAA-sell-close-1"]
     kinds = w.kinds()
-    assert kinds.index("close_all_started") < kinds.index("cancel_all_done") < len(kinds) - 1
+    assert kinds.index("operator_close_opened") < kinds.index("cancel_all_done") < len(kinds) - 1
 
 
 def test_close_all_never_goes_through_zero_when_the_listing_lags(tmp_path: Path) -> None:

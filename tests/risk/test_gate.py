@@ -267,6 +267,7 @@ def test_every_check_is_asked() -> None:
         "position_limit",
         "one_position_per_symbol",
         "equity_known",
+        "cash",
         "var",
         "max_correlation",
         "max_sector",
