@@ -121,7 +121,7 @@ class Signal:
     @property
     def decision_id(self) -> str:
         """Joins signal, review, order and fill in every record; session + strategy + symbol."""
-        return f"{self.session:%Y%m%d}-{self.strategy}-{self.symbol}"
+        return f"{self.session.isoformat().replace('-', '')}-{self.strategy}-{self.symbol}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,6 +136,11 @@ class Quote:
 
     def __post_init__(self) -> None:
         require_utc(self.at, "quote.at")
+
+
+def client_order_id(decision_id: str, side: Side, purpose: Purpose, attempt: int) -> str:
+    """`kobe-<decision>-<side>-<purpose>-<attempt>`: what an order is for can be read off the broker's own screen."""
+    return f"kobe-{decision_id}-{side}-{purpose}-{attempt}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -180,7 +185,7 @@ class OrderIntent:
     @property
     def client_order_id(self) -> str:
         """Same decision, same id, so that the broker refuses a second copy. Never a fresh uuid per attempt."""
-        return f"kobe-{self.decision_id}-{self.side}-{self.purpose}-{self.attempt}"
+        return client_order_id(self.decision_id, self.side, self.purpose, self.attempt)
 
     @property
     def notional_usd(self) -> Decimal:
@@ -253,30 +258,36 @@ class Activity:
 class ActionKind(StrEnum):
     """What a company can do to a holding overnight."""
 
-    SPLIT = "split"  # forward or reverse: `ratio` new shares for one old
+    SPLIT = "split"  # forward, reverse or a stock dividend: `ratio` new shares for one old
     RENAME = "rename"
     DELISTING = "delisting"
     SPINOFF = "spinoff"
     MERGER = "merger"
     DIVIDEND = "dividend"
+    OTHER = "other"  # unit splits, reorganisations: told, never acted upon
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CorporateAction:
-    """One corporate action as the action feed tells it, in force from the open of `ex_date`."""
+    """One corporate action as an action feed tells it, in force from the open of `ex_date`."""
 
     kind: ActionKind
     symbol: Symbol
     ex_date: date
-    ratio: Fraction | None = None  # SPLIT: new shares per old; SPINOFF: old price per new price, when known
-    other: Symbol | None = None  # RENAME: the new name; SPINOFF: the child; MERGER: the acquirer, None for cash only
-    cash_per_share: Decimal | None = None  # USD: DIVIDEND, MERGER
+    ratio: Fraction | None = None  # SPLIT: new shares per old; MERGER, SPINOFF: shares of `other` per share
+    price_factor: Fraction | None = None  # SPINOFF: old price per new price, when anybody knows it
+    other: Symbol | None = None  # RENAME, SPLIT: the new name; SPINOFF: the child; MERGER: the acquirer
+    cash_per_share: Decimal | None = None  # USD: DIVIDEND, MERGER, DELISTING
+    source: str = ""  # who says so
 
     def __post_init__(self) -> None:
-        if self.ratio is not None and self.ratio <= 0:
-            raise ValueError(f"{self.symbol}: a ratio must be positive, was {self.ratio}")
+        for name, value in (("ratio", self.ratio), ("price_factor", self.price_factor)):
+            if value is not None and value <= 0:
+                raise ValueError(f"{self.symbol}: {name} must be positive, was {value}")
         if self.kind is ActionKind.SPLIT and self.ratio is None:
             raise ValueError(f"{self.symbol}: a split needs its ratio")
+        if self.kind is ActionKind.DIVIDEND and self.cash_per_share is None:
+            raise ValueError(f"{self.symbol}: a dividend needs its amount")
         if self.kind is ActionKind.RENAME and self.other is None:
             raise ValueError(f"{self.symbol}: a rename needs the new name")
 
@@ -290,6 +301,7 @@ class Position:
     average_price: Decimal
     market_value: Decimal | None = None
     available: Decimal | None = None
+    asset_id: str = ""  # the broker's own id of the company's share; a rename keeps it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,13 +6,14 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from decimal import Decimal
-from typing import Protocol
+from typing import Any, Protocol
 
 from core.clock import Clock as Clock
 from core.domain import (
     Account,
     Activity,
     Asset,
+    Breach,
     BrokerClock,
     CorporateAction,
     Fill,
@@ -72,7 +73,8 @@ class Broker(Protocol):
 
 class ActionFeed(Protocol):
     def actions(self, symbols: Collection[Symbol], since: date) -> Sequence[CorporateAction]:
-        """Known corporate actions with an ex-date after `since`, ascending. Raises DataError when it cannot be read."""
+        """Corporate actions with an ex-date after `since`, announced ones too, ascending; `symbols` match as their
+        `symbol` or as their `other`. Raises DataError when it cannot be read."""
         ...
 
 
@@ -85,6 +87,25 @@ class QuoteSource(Protocol):
 class Halt(Protocol):
     def is_active(self) -> bool:
         """True when nothing may be sent; what cannot be checked counts as True."""
+        ...
+
+
+class Admission(Protocol):
+    """The last door before the wire, asked for everything that changes something at the broker.
+
+    It trusts neither desk nor gate: what may leave is what the journal holds as intended, once, within the ceilings.
+    """
+
+    def admit(self, order: Mapping[str, Any], *, despite_halt: bool) -> None:
+        """`order` is the body about to be posted; `despite_halt` asks for the operator's own door.
+
+        Raises RiskRefused (nothing was sent), OutcomeUnknown RUNAWAY_TWICE or INTENT_TAKEN (this id was sent before
+        and may be live), StateCorrupt RUNAWAY_NO_INTENT (the journal knows no such intent).
+        """
+        ...
+
+    def cancelling(self, path: str) -> None:
+        """A cancel is about to leave. Raises RiskRefused in a storm of them only."""
         ...
 
 
@@ -115,4 +136,41 @@ class Reviewer(Protocol):
 class EarningsCalendar(Protocol):
     def dates(self, symbol: Symbol) -> Sequence[date] | None:
         """Known announcement dates; None when nothing is known, which is not the same as none due."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EntryFacts:
+    """What the gate is told when one entry of a simulated day is asked for."""
+
+    now: datetime
+    session: date  # of the signal
+    closes_at: datetime
+    positions: Mapping[Symbol, int]
+    marks: Mapping[Symbol, Decimal]  # last close of what is held
+    spent_today_usd: Decimal
+    quote: Quote
+    vix: float | None
+    returns: Mapping[Symbol, Any]
+    sectors: Mapping[Symbol, str | None]
+    equity: Decimal
+    cash: Decimal
+    sent_at: Sequence[datetime]
+
+
+class HouseRules(Protocol):
+    """The live day's own decisions on prices and limits, handed to a simulation of it."""
+
+    def entry_limit(self, quote: Quote, on: date) -> Decimal | Breach: ...
+    def exit_limit(self, quote: Quote, on: date) -> Decimal | Breach: ...
+    def stop_price(self, stop: Decimal, on: date) -> Decimal:
+        """The resting stop, on the tick grid."""
+        ...
+
+    def target_price(self, fill: Decimal, stop: Decimal, target_r: float | None, on: date) -> Decimal | None:
+        """The resting target; None when there is none."""
+        ...
+
+    def refusal(self, intent: OrderIntent, facts: EntryFacts) -> Sequence[str]:
+        """Codes of the limits that the entry breaks; empty when it may be sent."""
         ...

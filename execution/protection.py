@@ -5,13 +5,13 @@ Pure part: `plan`. Acting part: `repair` and `leave`, which use the desk like ev
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
-from core.domain import Breach, ExitReason, Order, OrderIntent, OrderKind, Purpose, Quote, Side, Tif
+from core.domain import Breach, ExitReason, Order, OrderIntent, OrderKind, Purpose, Quote, Side, Symbol, Tif
 from core.errors import BrokerDown, BrokerRejected
 from execution.clamp import exit_limit
 from execution.ledger import Ledger, LedgerOrder, Trade
@@ -30,7 +30,7 @@ _MARK = f"-{Side.SELL}-{Purpose.PROTECT}-"
 class ProtectionPlan:
     """First the cancels, each followed to its end, then the intents."""
 
-    cancels: tuple[tuple[Order, str], ...] = ()  # order, reason code ORPHAN or SIZE
+    cancels: tuple[tuple[Order, str], ...] = ()  # order, reason code ORPHAN, SIZE or PRICE
     intents: tuple[OrderIntent, ...] = ()
 
 
@@ -43,26 +43,39 @@ def _protects(order: Order, decision_id: str) -> bool:
     return order.side is Side.SELL and order.client_order_id.startswith(f"{_OURS}{decision_id}{_MARK}")
 
 
-def protection_for(
-    trade: Trade, ledger: Ledger, *, ticks: Sequence[TickRow], on: date, now: datetime
-) -> OrderIntent | None:
-    """A GTC stop for what is held, or an OCO with target = fill + target_r × (fill - stop). None without a stop."""
-    from core.money import to_limit_price, to_stop_price
+def _to_cover(trade: Trade) -> int:
+    """Shares that should rest protected: all, but on the eve of an ex-date only those there will be on both sides."""
+    return trade.quantity if trade.eased is None else min(trade.quantity, trade.eased.quantity)
 
-    if trade.stop is None or not trade.is_open:
+
+def misfit(trade: Trade, open_orders: Sequence[Order]) -> int | None:
+    """How many shares are covered when that is the wrong number; None when it is right."""
+    covered = sum(_covered(order) for order in open_orders if _protects(order, trade.decision_id))
+    return None if covered == _to_cover(trade) else covered
+
+
+def protection_for(
+    trade: Trade, ledger: Ledger, *, ticks: Sequence[TickRow], on: date, now: datetime, most: int | None = None
+) -> OrderIntent | None:
+    """A GTC stop for what is held, or an OCO with target = fill + target_r × (fill - stop). None without a stop.
+
+    `most`: shares that the broker really has; no more than these can be protected.
+    """
+    from core.money import protective_target, to_stop_price
+
+    quantity = min(_to_cover(trade), trade.quantity if most is None else most)
+    if trade.stop is None or quantity <= 0:
         return None
-    stop = to_stop_price(trade.stop, on, ticks)
+    stop = to_stop_price(trade.stop if trade.eased is None else trade.eased.stop, on, ticks)
     target: Decimal | None = None
-    if trade.target_r is not None:
-        distance = trade.entry_price - trade.stop
-        target = to_limit_price(trade.entry_price + Decimal(str(trade.target_r)) * distance, Side.SELL, on, ticks)
-        if target <= stop:
-            target = None  # a fill at or below the stop has no target above it; the stop alone remains
+    if trade.target_r is not None and (trade.eased is None or trade.eased.keeps_target):
+        target = protective_target(trade.entry_price, trade.stop, trade.target_r, on, ticks)
+        target = None if target is not None and target <= stop else target  # an eased stop may lie elsewhere
     return OrderIntent(
         decision_id=trade.decision_id,
         symbol=trade.symbol,
         side=Side.SELL,
-        quantity=trade.quantity,
+        quantity=quantity,
         purpose=Purpose.PROTECT,
         kind=OrderKind.STOP if target is None else OrderKind.OCO,
         tif=Tif.GTC,
@@ -77,23 +90,59 @@ def protection_for(
 
 
 def plan(
-    ledger: Ledger, open_orders: Sequence[Order], *, ticks: Sequence[TickRow], on: date, now: datetime
-) -> ProtectionPlan:
-    """What is missing, wrongly sized or orphaned. A symbol with an order of unknown outcome is left alone."""
+    ledger: Ledger, open_orders: Sequence[Order], *, ticks: Sequence[TickRow], on: date, now: datetime,
+    held: Mapping[Symbol, int] | None = None,
+) -> ProtectionPlan:  # fmt: skip
+    """What is missing, misfit or orphaned. A symbol with an order of unknown outcome is left alone.
+
+    `held`: the broker's whole shares, once they were read; a trade that it has fewer of gets its stop for these.
+    """
     cancels: list[tuple[Order, str]] = []
     intents: list[OrderIntent] = []
+    free = dict(held or {})
     for trade in ledger.open_trades():
         if ledger.locked.get(trade.symbol, "").startswith(UNKNOWN_LOCK):
             continue
+        most = trade.quantity if held is None else max(0, free.get(trade.symbol, 0))
+        free[trade.symbol] = free.get(trade.symbol, 0) - trade.quantity
         mine = [order for order in open_orders if _protects(order, trade.decision_id)]
-        if sum(_covered(order) for order in mine) == trade.quantity:
-            continue
-        cancels += [(order, "SIZE") for order in mine]
-        intent = protection_for(trade, ledger, ticks=ticks, on=on, now=now)
+        wrong = _wrong(mine, protection_for(trade, ledger, ticks=ticks, on=on, now=now))
+        if wrong is None or (mine and most < _to_cover(trade)):
+            continue  # a listing that lacks shares takes no stop away
+        cancels += [(order, wrong) for order in mine]
+        intent = protection_for(trade, ledger, ticks=ticks, on=on, now=now, most=most)
         if intent is not None:
             intents.append(intent)
-    cancels += [(order, "ORPHAN") for order in orphans(ledger, open_orders)]
+    cancels += [(o, "ORPHAN") for o in orphans(ledger, open_orders) if not _guards_unknown_shares(o, ledger, held)]
     return ProtectionPlan(tuple(cancels), tuple(intents))
+
+
+def _guards_unknown_shares(order: Order, ledger: Ledger, held: Mapping[Symbol, int] | None) -> bool:
+    """A stop that this journal never intended, over shares that it does not know: it has forgotten both, by a restore
+    of an old copy. Reconcile tells; nothing is taken away from the shares meanwhile."""
+    if held is None or order.client_order_id in ledger.orders:
+        return False
+    return held.get(order.symbol, 0) > sum(t.quantity for t in ledger.open_trades() if t.symbol == order.symbol)
+
+
+def _wrong(mine: Sequence[Order], wanted: OrderIntent | None) -> str | None:
+    """Why what rests is not what is wanted: SIZE, PRICE (also another name of the share), or None."""
+    if sum(_covered(order) for order in mine) != (0 if wanted is None else wanted.quantity):
+        return "SIZE"
+    if wanted is None:
+        return None
+    fits = all(order.symbol == wanted.symbol and _prices_fit(order, wanted) for order in mine)
+    return None if fits else "PRICE"
+
+
+def _prices_fit(order: Order, wanted: OrderIntent) -> bool:
+    """A price that the broker does not tell is taken as right: only what is seen to be wrong is replaced."""
+    stops = [part.stop_price for part in (order, *order.legs) if part.stop_price is not None]
+    if stops and wanted.stop_price not in stops:
+        return False
+    if order.legs or order.limit_price is not None:  # a stop with a target beside it
+        return wanted.limit_price is not None and order.limit_price in (None, wanted.limit_price)
+    return wanted.limit_price is None or order.kind != OrderKind.STOP
 
 
 def missing_protection(
@@ -123,12 +172,17 @@ def repair(desk: Desk, book: Book, *, on: date, wait_s: float = 10.0) -> tuple[t
         return ()
     ticks, now = desk.limits.ticks, desk.clock.now()
     first = plan(desk.ledger(), desk.broker.open_orders(), ticks=ticks, on=on, now=now)
+    if not first.cancels and not first.intents:
+        return ()
+    held = {s: int(p.quantity) for s, p in desk.broker.positions().items()}
+    first = plan(desk.ledger(), desk.broker.open_orders(), ticks=ticks, on=on, now=now, held=held)
     for order, reason in first.cancels:
         if desk.halt.is_active():
             return ()
         _cancel(desk, order, reason, wait_s=wait_s)
     if first.cancels:
-        first = plan(desk.ledger(), desk.broker.open_orders(), ticks=ticks, on=on, now=now)
+        held = {s: int(p.quantity) for s, p in desk.broker.positions().items()}  # a stop may have filled meanwhile
+        first = plan(desk.ledger(), desk.broker.open_orders(), ticks=ticks, on=on, now=now, held=held)
     stuck = {order.symbol for order, _ in first.cancels}  # not gone yet: a second sell beside it could oversell
     return tuple(desk.execute(intent, book) for intent in first.intents if intent.symbol not in stuck)
 
@@ -138,7 +192,8 @@ def _cancel(desk: Desk, order: Order, reason: str, *, wait_s: float) -> None:
         "cancel_requested",
         {"client_order_id": order.client_order_id, "order_id": order.id, "symbol": str(order.symbol), "code": reason},
     )
-    if order.client_order_id in desk.ledger().orders:
+    known = desk.ledger().orders.get(order.client_order_id)
+    if known is not None and known.working:
         desk.cancel(order.client_order_id, wait_s=wait_s)
         return
     try:

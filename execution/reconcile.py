@@ -1,72 +1,54 @@
-"""Find every difference between the journal and the broker; sync is a separate, named act with its own record."""
+"""Find every difference between the journal and the broker, and record it. A sync or an adoption is a separate, named
+act: execution/sync.py.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from datetime import date
 from decimal import Decimal
-from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
-from core.domain import Account, Fill, Order, Position, Side, Symbol
+from core.domain import Account, Fill, Order, Position, Purpose, Symbol
 from core.errors import BrokerDown
-from execution.ledger import Ledger
-from execution.protection import orphans
+from execution.breaks import BREAK_LOCKS, Cause, cure
+from execution.breaks import Break as Break
+from execution.breaks import BreakKind as BreakKind
+from execution.causes import fill_told, foreign, order_cause, whose_fill
+from execution.ledger import Ledger, LedgerOrder, new_york_day
+from execution.protection import misfit, orphans
 
 if TYPE_CHECKING:
     from core.journal import Journal
 
 _FLAT_TOLERANCE = Decimal("0.01")  # USD: equity above cash by more than a cent means that something is held
+_PRICE_MOVE = Decimal("0.02")  # between the answer of the account and the one of the positions
 
 
-class BreakKind(StrEnum):
-    POSITION_QUANTITY = "POSITION_QUANTITY"  # both hold it, not the same number
-    UNKNOWN_POSITION = "UNKNOWN_POSITION"  # the broker holds what we never bought
-    MISSING_POSITION = "MISSING_POSITION"  # we hold what the broker does not
-    ORPHAN_ORDER = "ORPHAN_ORDER"  # open at the broker, belongs to nothing of ours
-    UNSETTLED_INTENT = "UNSETTLED_INTENT"  # may be live
-    VIEW_DIFFERS = "VIEW_DIFFERS"  # state/positions.json is not what the journal says
-    FOREIGN_FILL = "FOREIGN_FILL"  # an execution of no order of ours
-    MISSING_PROTECTION = "MISSING_PROTECTION"  # an open trade without its stop
-
-
-_NO_LOCK = frozenset({BreakKind.MISSING_PROTECTION, BreakKind.FOREIGN_FILL, BreakKind.VIEW_DIFFERS})
-"""Breaks that trading itself repairs, or that lie in the past: they are told, and lock nothing."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Break:
-    """One difference, what may have caused it, and the command or act that cures it."""
-
-    symbol: Symbol
-    kind: BreakKind
-    cause: str
-    ours: str
-    theirs: str
-    proposal: str
-
-
-_SYNC = "python scripts/reconcile_alpaca.py --force-sync"
-_RUN = "python scripts/runner.py (settles and repairs at start)"
-
-
+# ---------------------------------------------------------------- find
 def refuse_implausible_flat(
     ours: Mapping[Symbol, int], theirs: Mapping[Symbol, Position], account: Account | None
 ) -> None:
-    """An empty position list while we hold something is believed only when the account's equity is all cash.
+    """A listing without any of our positions is believed only when the account's worth is accounted for without them.
 
-    Raises BrokerDown IMPLAUSIBLE_FLAT. An account without numbers proves nothing, so it is refused as well.
+    Raises BrokerDown IMPLAUSIBLE_FLAT. An account without numbers proves nothing, so an empty listing is then refused.
     """
-    if theirs or not any(ours.values()):
+    mine = [symbol for symbol, quantity in ours.items() if quantity]
+    if not mine or any(symbol in theirs for symbol in mine):
         return
-    if account is not None and account.equity is not None and account.cash is not None:
-        if abs(account.equity - account.cash) <= _FLAT_TOLERANCE:
-            return
-        seen = f"equity {account.equity}, cash {account.cash}"
-    else:
+    values = [position.market_value for position in theirs.values()]
+    if account is None or account.equity is None or account.cash is None:
+        if theirs:
+            return  # something is listed, and nothing speaks against it
         seen = "equity or cash not known"
+    else:
+        listed = sum((value for value in values if value is not None), Decimal(0))
+        unlisted = account.equity - account.cash - listed
+        if None in values or abs(unlisted) <= _FLAT_TOLERANCE + _PRICE_MOVE * abs(listed):
+            return
+        seen = f"equity {account.equity}, cash {account.cash}, listed positions {listed}"
     raise BrokerDown(
-        f"the broker lists no position, we hold {len([q for q in ours.values() if q])}; {seen}",
+        f"the broker lists none of the {len(mine)} positions we hold; {seen}",
         code="IMPLAUSIBLE_FLAT",
         advice="wait, then run reconcile again; do not sync",
     )
@@ -79,14 +61,27 @@ def find_breaks(
     *,
     account: Account | None = None,
 ) -> tuple[Break, ...]:
-    """Every break, by symbol and kind. Pure. Raises BrokerDown IMPLAUSIBLE_FLAT instead of believing it."""
+    """Every break, by symbol and kind. Pure. Raises BrokerDown IMPLAUSIBLE_FLAT instead of believing it.
+
+    Causes of position breaks are UNEXPLAINED here: execution.causes.explain says them, once evidence was read.
+    """
     refuse_implausible_flat(ledger.positions, positions, account)
     found = [
         *_position_breaks(ledger, positions),
+        *_unsettled_breaks(ledger),
         *_order_breaks(ledger, open_orders),
         *_protection_breaks(ledger, open_orders),
     ]
     return tuple(sorted(found, key=lambda b: (b.symbol, b.kind)))
+
+
+def a_break(
+    symbol: Symbol, kind: BreakKind, cause: Cause, ours: str, theirs: str, evidence: tuple[str, ...] = ()
+) -> Break:
+    return Break(
+        symbol=symbol, kind=kind, cause=cause, ours=ours, theirs=theirs, evidence=evidence,
+        proposal=cure(cause, symbol, kind),
+    )  # fmt: skip
 
 
 def _position_breaks(ledger: Ledger, positions: Mapping[Symbol, Position]) -> list[Break]:
@@ -96,118 +91,58 @@ def _position_breaks(ledger: Ledger, positions: Mapping[Symbol, Position]) -> li
         theirs = positions[symbol].quantity if symbol in positions else Decimal(0)
         if ours == theirs:
             continue
+        kind = BreakKind.POSITION_QUANTITY
         if theirs == 0:
-            kind, cause = BreakKind.MISSING_POSITION, "sold, expired or moved outside; or a corporate action"
+            kind = BreakKind.MISSING_POSITION
         elif ours == 0:
-            kind, cause = BreakKind.UNKNOWN_POSITION, "bought outside, or a corporate action"
-        else:
-            kind, cause = BreakKind.POSITION_QUANTITY, _ratio(ours, theirs)
-        breaks.append(Break(symbol=symbol, kind=kind, cause=cause, ours=str(ours), theirs=str(theirs), proposal=_SYNC))
+            kind = BreakKind.UNKNOWN_POSITION
+        breaks.append(a_break(symbol, kind, Cause.UNEXPLAINED, str(ours), f"{theirs:f}"))
     return breaks
 
 
-def _ratio(ours: Decimal, theirs: Decimal) -> str:
-    for big, small, name in ((theirs, ours, "forward split"), (ours, theirs, "reverse split")):
-        if small > 0 and big % small == 0 and big / small in (2, 3, 4, 5, 10, 20, 25, 50):
-            return f"perhaps a {name} of {big / small:f} : 1, or traded outside"
-    return "traded outside, a late fill, or a corporate action"
+def _unsettled_breaks(ledger: Ledger) -> list[Break]:
+    return [
+        a_break(o.intent.symbol, BreakKind.UNSETTLED_INTENT, Cause.UNSETTLED_INTENT, o.client_order_id, "not known",
+                (o.unknown or "no reply is on record",))
+        for o in ledger.unsettled()
+    ]  # fmt: skip
 
 
 def _order_breaks(ledger: Ledger, open_orders: Sequence[Order]) -> list[Break]:
-    breaks = [
-        Break(symbol=o.intent.symbol, kind=BreakKind.UNSETTLED_INTENT, cause=o.unknown or "crash before the reply",
-              ours=o.client_order_id, theirs="not known", proposal=_RUN)
-        for o in ledger.unsettled()
-    ]  # fmt: skip
+    breaks = []
     stray = {order.id for order in orphans(ledger, open_orders)}
     for order in open_orders:
         known = ledger.orders.get(order.client_order_id)
-        if order.id in stray or known is None or not known.working:
-            cause = "its trade is closed" if order.id in stray else "not sent by us, or we took it for over"
-            breaks.append(Break(symbol=order.symbol, kind=BreakKind.ORPHAN_ORDER, cause=cause, ours="none",
-                                theirs=f"{order.client_order_id} {order.side} {order.quantity} {order.status}",
-                                proposal="python scripts/cancel_all.py"))  # fmt: skip
+        if order.id not in stray and known is not None and known.working:
+            continue
+        cause, facts = order_cause(order.client_order_id, ledger)
+        if known is not None and known.working:
+            cause, facts = Cause.ORPHAN_LEG, ("its trade is closed",)
+        theirs = f"{order.client_order_id} {order.side} {order.quantity} {order.status}"
+        breaks.append(a_break(order.symbol, BreakKind.ORPHAN_ORDER, cause, "none", theirs, facts))
     return breaks
 
 
 def _protection_breaks(ledger: Ledger, open_orders: Sequence[Order]) -> list[Break]:
-    breaks: list[Break] = []
-    for trade in ledger.open_trades():
-        prefix = f"kobe-{trade.decision_id}-{Side.SELL}-protect-"
-        covered = sum(
-            o.quantity - o.filled_quantity for o in open_orders if o.client_order_id.startswith(prefix)
-        )  # fmt: skip
-        if trade.stop is not None and covered != trade.quantity:
-            breaks.append(Break(symbol=trade.symbol, kind=BreakKind.MISSING_PROTECTION, cause="leg missing or misfit",
-                                ours=f"{trade.quantity} shares", theirs=f"{covered} protected",
-                                proposal=_RUN))  # fmt: skip
-    return breaks
+    return [
+        a_break(trade.symbol, BreakKind.MISSING_PROTECTION, Cause.UNPROTECTED, f"{trade.quantity} shares",
+                f"{covered} protected", (f"trade {trade.decision_id}, stop {trade.stop}",))
+        for trade in ledger.open_trades()
+        if trade.stop is not None and (covered := misfit(trade, open_orders)) is not None
+    ]  # fmt: skip
 
 
-def record_breaks(journal: Journal, breaks: Sequence[Break], ledger: Ledger) -> None:
-    """Write each break and lock its symbol; unlock what was locked for a break and has none any more."""
-    locks = {b.symbol for b in breaks if b.kind not in _NO_LOCK}
-    for found in breaks:
-        journal.append("break_found", {
-            "symbol": str(found.symbol), "kind": str(found.kind), "cause": found.cause, "ours": found.ours,
-            "theirs": found.theirs,
-        })  # fmt: skip
-    for symbol in sorted(locks):
-        if symbol not in ledger.locked:
-            journal.append("symbol_locked", {"symbol": str(symbol), "code": "BREAK"})
-    for symbol, code in sorted(ledger.locked.items()):
-        if code == "BREAK" and symbol not in locks:
-            journal.append("symbol_unlocked", {"symbol": str(symbol), "code": "BREAK_GONE"})
+def foreign_fills(
+    ledger: Ledger, fills: Sequence[Fill], copies: Mapping[str, Order | None], makers: Mapping[str, Order | None]
+) -> tuple[Break, ...]:
+    """Executions at the broker that belong to no order of ours, and that no sync or adoption has settled since.
 
-
-class PositionStore(Protocol):
-    """portfolio.state_manager as far as a sync needs it."""
-
-    def set_positions(self, positions: Mapping[Any, Any]) -> Any: ...
-
-
-def force_sync(
-    journal: Journal,
-    store: PositionStore,
-    positions: Mapping[Symbol, Position],
-    *,
-    ledger: Ledger,
-    account: Account,
-    reason: str,
-) -> Mapping[Symbol, int]:
-    """Make ours what the broker says: one `positions_synced` with every adjustment, then the view file.
-
-    The journal first: the view can be rebuilt from it. Locks of kind BREAK are lifted, UNKNOWN ones stay.
-    Raises BrokerDown IMPLAUSIBLE_FLAT before anything is written.
+    `copies`: our orders as the broker tells them, for their legs; `makers`: the orders behind unknown fills, by id.
     """
-    refuse_implausible_flat(ledger.positions, positions, account)
-    whole = {symbol: int(position.quantity) for symbol, position in sorted(positions.items()) if int(position.quantity)}
-    adjustments = {
-        str(symbol): {"ours": ledger.positions.get(symbol, 0), "theirs": whole.get(symbol, 0)}
-        for symbol in sorted({*ledger.positions, *whole})
-        if ledger.positions.get(symbol, 0) != whole.get(symbol, 0)
-    }
-    journal.append("positions_synced", {
-        "positions": {str(symbol): quantity for symbol, quantity in whole.items()},
-        "fractions": {str(s): str(p.quantity) for s, p in sorted(positions.items()) if p.quantity != int(p.quantity)},
-        "adjustments": adjustments, "account": account.number[-4:], "reason": reason,
-    })  # fmt: skip
-    for symbol, code in sorted(ledger.locked.items()):
-        if code == "BREAK":
-            journal.append("symbol_unlocked", {"symbol": str(symbol), "code": "SYNCED"})
-    store.set_positions({symbol: positions[symbol] for symbol in whole})
-    return whole
-
-
-def foreign_fills(ledger: Ledger, fills: Sequence[Fill]) -> tuple[Break, ...]:
-    """Executions at the broker that belong to no order of ours: a manual trade, or a journal that was restored."""
-    known = {order.order_id for order in ledger.orders.values() if order.order_id}
     return tuple(
-        Break(symbol=fill.symbol, kind=BreakKind.FOREIGN_FILL, cause="traded outside, or an old journal was restored",
-              ours="none", theirs=f"{fill.side} {fill.quantity} @ {fill.price} at {fill.at:%Y-%m-%d %H:%M}Z",
-              proposal="check the broker's own record; positions are compared separately")
-        for fill in fills
-        if fill.order_id not in known
+        a_break(fill.symbol, BreakKind.FOREIGN_FILL, whose_fill([makers.get(fill.order_id)], ledger), "none",
+                fill_told(fill, makers.get(fill.order_id)))
+        for fill in foreign(ledger, fills, copies)
     )  # fmt: skip
 
 
@@ -218,6 +153,41 @@ def view_breaks(ledger: Ledger, view: Mapping[str, Mapping[str, Any]]) -> tuple[
         ours = Decimal(ledger.positions.get(Symbol(symbol), 0))
         shown = Decimal(str(view[symbol]["quantity"])) if symbol in view else Decimal(0)
         if ours != shown:
-            found.append(Break(symbol=Symbol(symbol), kind=BreakKind.VIEW_DIFFERS, cause="edited by hand, or restored",
-                               ours=str(ours), theirs=f"positions.json says {shown}", proposal=_SYNC))  # fmt: skip
+            found.append(a_break(Symbol(symbol), BreakKind.VIEW_DIFFERS, Cause.VIEW_EDITED, str(ours),
+                                 f"positions.json says {shown}", ("edited by hand, or a restored copy",)))  # fmt: skip
     return tuple(found)
+
+
+def left_from_before(ledger: Ledger, open_orders: Sequence[Order], today: date) -> tuple[LedgerOrder, ...]:
+    """Our entries and exits of an earlier day that are still open: their moment has passed (B54)."""
+    listed = {order.client_order_id for order in open_orders}
+    return tuple(
+        order for order in ledger.working()
+        if order.client_order_id in listed and order.intent.purpose is not Purpose.PROTECT
+        and new_york_day(order.intended_at) < today
+    )  # fmt: skip
+
+
+# ---------------------------------------------------------------- record
+def record_breaks(
+    journal: Journal, breaks: Sequence[Break], ledger: Ledger, told: frozenset[Break] = frozenset()
+) -> None:
+    """Write each break not in `told`, lock its symbol; unlock what was locked for a break and has none any more.
+
+    A lock that something else has set is left as it is.
+    """
+    for found in breaks:
+        if found not in told:
+            journal.append("break_found", found.to_json())
+    wanted: dict[Symbol, str] = {}
+    for found in breaks:
+        code = found.lock_code
+        if code is not None:  # the stricter of two, which begins with UNKNOWN
+            wanted[found.symbol] = max(code, wanted.get(found.symbol, code))
+    for symbol, code in sorted(wanted.items()):
+        now = ledger.locked.get(symbol)
+        if now != code and (now is None or now in BREAK_LOCKS):
+            journal.append("symbol_locked", {"symbol": str(symbol), "code": code})
+    for symbol, code in sorted(ledger.locked.items()):
+        if code in BREAK_LOCKS and symbol not in wanted:
+            journal.append("symbol_unlocked", {"symbol": str(symbol), "code": "BREAK_GONE"})

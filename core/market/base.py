@@ -14,7 +14,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from core.domain import Symbol
+from core.domain import CorporateAction, Symbol
 
 EPOCH = date(1970, 1, 1).toordinal()
 IDEAL_EDGE_MINUTES = 15.0  # at_open: the open holds this long, and the close is shown this long before the end
@@ -118,6 +118,10 @@ class Market(Protocol):
     def rows(self, session: date) -> list[Row]: ...
     def splits(self, upto: date) -> Sequence[SplitEvent]: ...
     def dividends(self, upto: date) -> Sequence[DividendEvent]: ...
+    def events(self, upto: date) -> Sequence[CorporateAction]:
+        """Renames, mergers, spin-offs and delistings; splits and dividends are asked for above."""
+        ...
+
     def vix(self, session: date) -> float | None:
         """Close of the volatility index; None when not known."""
         ...

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from core.domain import Symbol
+from core.domain import CorporateAction, Symbol
 from core.market.base import Bar, DividendEvent, Row, Series, SplitEvent, day_date, day_number
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ class BarsMarket:
         sectors: Mapping[str, str | None] | None = None,
         splits: Sequence[SplitEvent] = (),
         dividends: Sequence[DividendEvent] = (),
+        events: Sequence[CorporateAction] = (),
         name: str = "real bars",
         spec: str = "",
     ) -> None:
@@ -45,6 +46,7 @@ class BarsMarket:
         self._vix = None if vix is None else dict(vix)
         self._splits = sorted(splits, key=lambda event: (event.ex_date, event.symbol))
         self._dividends = sorted(dividends, key=lambda event: (event.ex_date, event.symbol))
+        self._events = sorted(events, key=lambda event: (event.ex_date, event.symbol))
         days = [series.days for series in self._series.values()]
         self._days: NDArray[np.int32] = np.unique(np.concatenate(days)) if days else np.empty(0, dtype=np.int32)
         self._sessions = [day_date(number) for number in self._days.tolist()]
@@ -91,6 +93,9 @@ class BarsMarket:
 
     def dividends(self, upto: date) -> Sequence[DividendEvent]:
         return self._dividends[: bisect_right(self._dividends, upto, key=lambda event: event.ex_date)]
+
+    def events(self, upto: date) -> Sequence[CorporateAction]:
+        return self._events[: bisect_right(self._events, upto, key=lambda event: event.ex_date)]
 
     def vix(self, session: date) -> float | None:
         return None if self._vix is None else self._vix.get(session)

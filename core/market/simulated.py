@@ -20,7 +20,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from core.domain import Symbol
+from core.domain import CorporateAction, Symbol
 from core.files import write_atomic
 from core.market.base import Bar, DividendEvent, Row, Series, SplitEvent, day_number
 
@@ -314,6 +314,10 @@ class SimulatedMarket:
         last = self._column(upto)
         found = self._data.dividends if self._data else []
         return [DividendEvent(Symbol(s), self._sessions[i], float(amount)) for s, i, amount in found if i <= last]
+
+    def events(self, upto: date) -> Sequence[CorporateAction]:
+        """None: names that end here simply stop trading."""
+        return ()
 
     def vix(self, session: date) -> float | None:
         column = self._column(session)

@@ -36,8 +36,10 @@ CREATE TABLE IF NOT EXISTS positions (symbol TEXT PRIMARY KEY, qty TEXT NOT NULL
 CREATE TABLE IF NOT EXISTS activities (
   seq INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, kind TEXT NOT NULL, at TEXT NOT NULL,
   order_id TEXT, symbol TEXT NOT NULL, side TEXT NOT NULL, price TEXT NOT NULL, qty TEXT NOT NULL,
-  cum_qty TEXT NOT NULL, leaves_qty TEXT NOT NULL, order_status TEXT NOT NULL, net_amount TEXT NOT NULL);
+  cum_qty TEXT NOT NULL, leaves_qty TEXT NOT NULL, order_status TEXT NOT NULL, net_amount TEXT NOT NULL,
+  group_id TEXT NOT NULL DEFAULT '', description TEXT NOT NULL DEFAULT '');
 """
+_ADDED = ("group_id", "description")  # columns of `activities` that account files made earlier lack
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,7 +90,7 @@ class Holding:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Activity:
-    """A fill, or the effect of a split (`kind` SPLIT)."""
+    """A fill, or the effect of a corporate action; the activities of one event share `group_id`."""
 
     id: str
     kind: str
@@ -102,6 +104,8 @@ class Activity:
     leaves_qty: Decimal
     order_status: str
     net_amount: Decimal = Decimal(0)
+    group_id: str = ""
+    description: str = ""
 
 
 _DECIMALS = {
@@ -167,7 +171,14 @@ class AccountStore:
             self._db.execute("PRAGMA journal_mode=WAL")
             self._db.execute("PRAGMA synchronous=OFF")
             self._db.executescript(_TABLES)
+            self._add_columns()
         self._meta: dict[str, str] = {}
+
+    def _add_columns(self) -> None:
+        have = {str(row[1]) for row in self._db.execute("PRAGMA table_info(activities)")}
+        for name in _ADDED:
+            if name not in have:
+                self._db.execute(f"ALTER TABLE activities ADD COLUMN {name} TEXT NOT NULL DEFAULT ''")
 
     def close(self) -> None:
         self._db.close()

@@ -1,4 +1,5 @@
-"""Alpaca market data v2 over the venue's market: daily bars, latest quotes, trades and bars, snapshots.
+"""Alpaca market data v2 over the venue's market: daily bars, latest quotes, trades and bars, snapshots, and the v1
+corporate actions.
 
 Only completed sessions have a daily bar; symbols that never traded are missing from the answer.
 """
@@ -9,16 +10,24 @@ import base64
 from collections.abc import Mapping
 from datetime import UTC, date, datetime, time, timedelta
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
+from uuid import uuid5
 
 import numpy as np
 
-from core.market.base import Bar, Series, day_date, day_number
+from core.domain import ActionKind, CorporateAction
+from core.market.base import Bar, DividendEvent, Series, SplitEvent, day_date, day_number
 from core.market_calendar import NEW_YORK
 from execution.venue import alpaca_routes
+from execution.venue.account import ACCOUNT_ID
 from execution.venue.app import Call, Refusal, Reply, Routes, utc_text
+from execution.venue.corporate import as_ratio
 
 _MOST = 10_000
+_MOST_ACTIONS = 1_000
+_ANNOUNCED = timedelta(days=10)  # how long before its ex-date an action is known
+_PAID_AFTER = timedelta(days=14)  # a dividend is processed when it is paid, not on its ex-date
+_SPECIAL = 0.05  # of the last close
 
 
 def check(headers: Mapping[str, str], query: Mapping[str, str]) -> None:
@@ -31,6 +40,7 @@ def register(routes: Routes) -> None:
     routes.add("GET", "/v2/stocks/quotes/latest", get_latest_quotes)
     routes.add("GET", "/v2/stocks/trades/latest", get_latest_trades)
     routes.add("GET", "/v2/stocks/snapshots", get_snapshots)
+    routes.add("GET", "/v1/corporate-actions", get_corporate_actions)
 
 
 @lru_cache(maxsize=20_000)
@@ -186,3 +196,119 @@ def get_snapshots(call: Call) -> Reply:
             "dailyBar": _latest_bar(call, symbol), "prevDailyBar": _latest_bar(call, symbol, 2),
         }  # fmt: skip
     return Reply(answer)
+
+
+# --- corporate actions -------------------------------------------------------------------------------
+
+
+class _Action(NamedTuple):
+    """One row of the answer: its list, its process date, its symbols, and the row itself."""
+
+    kind: str
+    process_date: date
+    symbols: frozenset[str]
+    row: dict[str, Any]
+
+
+def _number(value: float) -> float | int:
+    return int(value) if value == int(value) else float(value)
+
+
+def _row(name: str, process: date, **more: Any) -> dict[str, Any]:
+    return {"id": str(uuid5(ACCOUNT_ID, name)), "process_date": str(process), **more}
+
+
+def _cusip(symbol: str) -> str:
+    return uuid5(ACCOUNT_ID, f"cusip/{symbol}").hex[:9].upper()
+
+
+def _split_row(event: SplitEvent) -> _Action:
+    ratio = as_ratio(event.ratio)
+    rates = {"new_rate": ratio.numerator, "old_rate": ratio.denominator, "ex_date": str(event.ex_date)}
+    kind = "forward_split" if ratio > 1 else "reverse_split"
+    cusips = {"cusip": _cusip(event.symbol)} if ratio > 1 else {
+        "old_cusip": _cusip(event.symbol), "new_cusip": _cusip(f"{event.symbol}/{event.ex_date}")
+    }  # fmt: skip
+    row = _row(f"split/{event.symbol}/{event.ex_date}", event.ex_date, symbol=event.symbol, **cusips, **rates)
+    return _Action(kind, event.ex_date, frozenset({event.symbol}), row)
+
+
+def _dividend_row(call: Call, event: DividendEvent) -> _Action:
+    paid = event.ex_date + _PAID_AFTER
+    found = call.venue.market.last_bar(event.symbol, event.ex_date - timedelta(days=1))
+    row = _row(
+        f"dividend/{event.symbol}/{event.ex_date}", paid, symbol=event.symbol, cusip=_cusip(event.symbol),
+        rate=_number(event.amount), special=found is not None and event.amount > _SPECIAL * found[1].close,
+        foreign=False, ex_date=str(event.ex_date), payable_date=str(paid),
+    )  # fmt: skip
+    return _Action("cash_dividend", paid, frozenset({event.symbol}), row)
+
+
+def _event_row(event: CorporateAction) -> _Action:
+    """Renames, mergers, spin-offs and delistings, in the words of Alpaca's lists."""
+    day, symbol, other = str(event.ex_date), str(event.symbol), str(event.other or "")
+    cash = _number(float(event.cash_per_share or 0))
+    new, old = (event.ratio.numerator, event.ratio.denominator) if event.ratio is not None else (1, 1)
+    more: dict[str, Any]
+    if event.kind is ActionKind.RENAME:
+        kind = "name_change"
+        more = {"old_symbol": symbol, "old_cusip": _cusip(symbol), "new_symbol": other, "new_cusip": _cusip(other)}
+    elif event.kind is ActionKind.SPINOFF:
+        kind = "spin_off"
+        more = {
+            "source_symbol": symbol, "source_cusip": _cusip(symbol), "source_rate": old, "new_symbol": other,
+            "new_cusip": _cusip(other), "new_rate": new, "ex_date": day,
+        }  # fmt: skip
+    elif event.kind is ActionKind.DELISTING:
+        kind = "redemption" if cash else "worthless_removal"
+        more = {"symbol": symbol, "cusip": _cusip(symbol)} | ({"rate": cash} if cash else {})
+    elif event.other is None:
+        kind = "cash_merger"
+        more = {"acquiree_symbol": symbol, "acquiree_cusip": _cusip(symbol), "rate": cash, "effective_date": day}
+    else:
+        kind = "stock_and_cash_merger" if cash else "stock_merger"
+        more = {
+            "acquirer_symbol": other, "acquirer_cusip": _cusip(other), "acquirer_rate": new, "acquiree_symbol": symbol,
+            "acquiree_cusip": _cusip(symbol), "acquiree_rate": old, "effective_date": day,
+        } | ({"cash_rate": cash} if cash else {})  # fmt: skip
+    row = _row(f"{event.kind}/{symbol}/{day}", event.ex_date, **more)
+    return _Action(kind, event.ex_date, frozenset({symbol, other} - {""}), row)
+
+
+def _actions(call: Call, start: date, symbols: set[str], kinds: set[str]) -> list[_Action]:
+    """What is announced by now and may be processed from `start` on, by process date; no symbols, no kinds: all."""
+    market, known, earliest = call.venue.market, call.today + _ANNOUNCED, start - _PAID_AFTER
+
+    def asked(event: SplitEvent | DividendEvent) -> bool:
+        return event.ex_date >= earliest and (not symbols or event.symbol in symbols)
+
+    found = [_event_row(event) for event in market.events(known)]
+    if not kinds or kinds & {"forward_split", "reverse_split"}:
+        found += [_split_row(event) for event in market.splits(known) if asked(event)]
+    if not kinds or "cash_dividend" in kinds:  # a busy market has thousands: each row looks a price up
+        found += [_dividend_row(call, event) for event in market.dividends(known) if asked(event)]
+    return sorted(found, key=lambda action: (action.process_date, action.row["id"]))
+
+
+def get_corporate_actions(call: Call) -> Reply:
+    query = call.query
+    start = _bound(query.get("start"), call.today, first=True)
+    end = _bound(query.get("end"), call.today, first=False)
+    size = query.get("limit", "100")
+    if not size.isdigit() or not 1 <= int(size) <= _MOST_ACTIONS:
+        raise Refusal(400, {"message": f"invalid limit: {size}"})
+    kinds = {name for name in query.get("types", "").split(",") if name}
+    symbols = {name for name in query.get("symbols", "").split(",") if name}
+    rows = [
+        a for a in _actions(call, start, symbols, kinds)
+        if start <= a.process_date <= end and (not kinds or a.kind in kinds) and (not symbols or symbols & a.symbols)
+    ]  # fmt: skip
+    if query.get("sort", "asc") == "desc":
+        rows.reverse()
+    _, first = _read_token(query.get("page_token"))
+    answer: dict[str, list[dict[str, Any]]] = {}
+    for action in rows[first : first + int(size)]:
+        answer.setdefault(f"{action.kind}s", []).append(action.row)
+    more = first + int(size) < len(rows)
+    token = base64.urlsafe_b64encode(f"|{first + int(size)}".encode()).decode() if more else None
+    return Reply({"corporate_actions": answer, "next_page_token": token})

@@ -15,6 +15,7 @@ from uuid import UUID, uuid5
 from core.market_calendar import NEW_YORK
 from execution.venue.account import ACCOUNT_ID, GTC_LIFE, Activity, Holding, VenueOrder, order_id
 from execution.venue.app import Call, Refusal, Reply, Routes, number, plain, utc_text
+from execution.venue.corporate import asset_id, has_gone
 
 _MALFORMED, _UNPROCESSABLE, _FORBIDDEN, _MISSING = 40010001, 42210000, 40310000, 40410000
 _STALE_SESSIONS = 10  # a symbol without a bar for so long is no longer listed
@@ -170,16 +171,15 @@ def get_calendar(call: Call) -> Reply:
 # --- assets ------------------------------------------------------------------------------------------
 
 
-def asset_id(symbol: str) -> str:
-    return str(uuid5(ACCOUNT_ID, f"asset/{symbol}"))
-
-
 def _find_symbol(call: Call, text: str) -> str | None:
-    """A symbol as given, or the symbol with that asset id."""
-    symbols = call.venue.market.symbols()
-    if text in call.venue.market.sectors():
+    """A symbol as given, or the symbol that has that asset id today."""
+    market = call.venue.market
+    if text in market.sectors():
         return text
-    return next((s for s in symbols if asset_id(s) == text), None) if len(text) == 36 else None
+    if len(text) != 36:
+        return None
+    named = [s for s in market.symbols() if asset_id(market, s) == text]
+    return next((s for s in named if not has_gone(market, s, call.today)), named[0] if named else None)
 
 
 def asset_row(call: Call, symbol: str) -> dict[str, Any] | None:
@@ -192,8 +192,9 @@ def asset_row(call: Call, symbol: str) -> dict[str, Any] | None:
         return None
     age = 0 if found is None or last is None else (last - found[0]).days
     active = trades_now or (age <= 2 * _STALE_SESSIONS and _sessions_since(call, found, last) <= _STALE_SESSIONS)
+    active = active and not has_gone(call.venue.market, symbol, call.today)
     return {
-        "id": asset_id(symbol), "class": "us_equity", "exchange": "NASDAQ", "symbol": symbol,
+        "id": asset_id(call.venue.market, symbol), "class": "us_equity", "exchange": "NASDAQ", "symbol": symbol,
         "name": f"{symbol} (simulated)", "status": "active" if active else "inactive", "tradable": active,
         "marginable": False, "shortable": False, "easy_to_borrow": False, "borrow_status": "hard_to_borrow",
         "fractionable": False, "maintenance_margin_requirement": 100, "margin_requirement_long": "100",
@@ -234,8 +235,9 @@ def order_body(call: Call, order: VenueOrder, *, nested: bool = False, status: s
         "updated_at": utc_text(order.updated_at), "submitted_at": utc_text(order.created_at),
         "filled_at": utc_text(order.filled_at), "expired_at": utc_text(order.expired_at),
         "canceled_at": utc_text(order.canceled_at), "failed_at": utc_text(order.failed_at), "replaced_at": None,
-        "replaced_by": None, "replaces": None, "asset_id": asset_id(order.symbol), "symbol": order.symbol,
-        "asset_class": "us_equity", "notional": None, "qty": plain(order.qty), "filled_qty": plain(order.filled_qty),
+        "replaced_by": None, "replaces": None, "asset_id": asset_id(call.venue.market, order.symbol),
+        "symbol": order.symbol, "asset_class": "us_equity", "notional": None, "qty": plain(order.qty),
+        "filled_qty": plain(order.filled_qty),
         "filled_avg_price": plain(order.filled_avg_price), "order_class": order.order_class,
         "order_type": order.type, "type": order.type, "side": order.side,
         "position_intent": "buy_to_open" if order.side == "buy" else "sell_to_close", "time_in_force": order.tif,
@@ -256,9 +258,7 @@ def _price(raw: Mapping[str, Any], name: str, *, ideal: bool) -> Decimal | None:
         raise unprocessable(f"{name} must be > 0")
     decimals = 2 if price >= 1 else 4
     if not ideal and price != round(price, decimals):
-        raise unprocessable(
-            f"invalid {name} {price}. sub-penny increment does not fulfill minimum pricing criteria"
-        )
+        raise unprocessable(f"invalid {name} {price}. sub-penny increment does not fulfill minimum pricing criteria")
     return price
 
 
@@ -569,7 +569,7 @@ def position_body(call: Call, holding: Holding) -> dict[str, Any]:
         "lastday_price": yesterday, "change_today": (price - yesterday) / yesterday,
     }  # fmt: skip
     return {
-        "asset_id": asset_id(holding.symbol), "symbol": holding.symbol, "exchange": "NASDAQ",
+        "asset_id": asset_id(call.venue.market, holding.symbol), "symbol": holding.symbol, "exchange": "NASDAQ",
         "asset_class": "us_equity", "asset_marginable": False, "side": "long",
         **{key: plain(value) for key, value in numbers.items()},
     }  # fmt: skip
@@ -635,16 +635,22 @@ def delete_positions(call: Call) -> Reply:
 
 # --- activities --------------------------------------------------------------------------------------
 
-_KINDS = ("FILL", "SPLIT", "DIV", "FEE", "JNLC", "CSD", "CSW", "INT", "TRANS", "MISC")
+_KINDS = frozenset({
+    "FILL", "TRANS", "MISC", "ACATC", "ACATS", "CFEE", "CGD", "CSD", "CSW", "DIV", "DIVCGL", "DIVCGS", "DIVFEE",
+    "DIVFT", "DIVNRA", "DIVROC", "DIVTW", "DIVTXEX", "FEE", "INT", "INTNRA", "INTTW", "JNL", "JNLC", "JNLS",
+    "MA", "NC", "OPASN", "OPCA", "OPCSH", "OPEXC", "OPEXP", "OPTRD", "PTC", "PTR", "REORG", "SPIN", "SPLIT",
+    "FOPT", "OCT",
+})  # fmt: skip
+_CATEGORIES = ("trade_activity", "non_trade_activity")
 
 
 def activity_body(activity: Activity) -> dict[str, Any]:
     if activity.kind != "FILL":
         return {
             "id": activity.id, "activity_type": activity.kind, "date": str(activity.at.astimezone(NEW_YORK).date()),
-            "net_amount": plain(activity.net_amount), "description": "", "status": "executed",
+            "net_amount": plain(activity.net_amount), "description": activity.description, "status": "executed",
             "created_at": utc_text(activity.at), "currency": "USD", "symbol": activity.symbol,
-            "qty": plain(activity.qty),
+            "qty": plain(activity.qty), **({"group_id": activity.group_id} if activity.group_id else {}),
         }  # fmt: skip
     return {
         "id": activity.id, "activity_type": "FILL", "transaction_time": utc_text(activity.at),
@@ -661,7 +667,12 @@ def get_activities(call: Call) -> Reply:
     for kind in kinds:
         if kind not in _KINDS:
             raise malformed(f"invalid activity type: {kind}")
+    category = query.get("category") or None
+    if category is not None and (kinds or category not in _CATEGORIES):
+        raise malformed(f"invalid category: {category}, or both category and activity types")
     rows = [a for a in call.venue.store.activities() if not kinds or a.kind in kinds]
+    if category is not None:
+        rows = [a for a in rows if (a.kind == "FILL") == (category == "trade_activity")]
     if query.get("order_id"):
         rows = [a for a in rows if a.order_id == query["order_id"]]
     if query.get("date"):

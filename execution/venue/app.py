@@ -9,8 +9,8 @@ from __future__ import annotations
 import json
 import traceback
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
-from datetime import datetime
+from dataclasses import dataclass, field, replace
+from datetime import date, datetime
 from decimal import Decimal, InvalidOperation
 from typing import Any
 from urllib.parse import parse_qsl
@@ -20,7 +20,7 @@ from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 
 from core.market.base import Market
-from core.market_calendar import MarketCalendar
+from core.market_calendar import NEW_YORK, MarketCalendar
 from execution.venue.account import AccountStore
 from execution.venue.matching import Engine
 
@@ -57,6 +57,11 @@ class Call:
     def engine(self) -> Engine:
         return self.venue.engine
 
+    @property
+    def today(self) -> date:
+        """New York's date."""
+        return self.now.astimezone(NEW_YORK).date()
+
     def flag(self, name: str, default: bool = False) -> bool:
         return self.query.get(name, str(default)).lower() == "true"
 
@@ -85,7 +90,11 @@ class CompactJson(JSONResponse):
     media_type = "application/json; charset=UTF-8"
 
     def render(self, content: Any) -> bytes:
-        return json.dumps(content, separators=(",", ":"), allow_nan=False).encode()
+        return dumps(content)
+
+
+def dumps(content: Any) -> bytes:
+    return json.dumps(content, separators=(",", ":"), allow_nan=False).encode()
 
 
 class Routes:
@@ -102,21 +111,31 @@ class Routes:
         venue, check = self._venue, self._check
 
         async def endpoint(request: Request) -> Response:
-            query = dict(parse_qsl(request.scope["query_string"].decode("latin-1"), keep_blank_values=True))
             body = await request.body()
-            try:
-                check(request.headers, query)
-                with venue.store.transaction():
-                    now = venue.engine.advance()
-                with venue.store.transaction():
-                    reply = handler(Call(venue, now, request.path_params, query, request.headers, body))
-            except Refusal as refusal:
-                return CompactJson(refusal.body, refusal.status, {**_COMMON, **refusal.headers})
+            query = request.scope["query_string"].decode("latin-1")
+            reply = answered(venue, check, handler, request.path_params, query, request.headers, body)
             if reply.body is None:
-                return Response(status_code=reply.status, headers={**_COMMON, **reply.headers})
-            return CompactJson(reply.body, reply.status, {**_COMMON, **reply.headers})
+                return Response(status_code=reply.status, headers=dict(reply.headers))
+            return CompactJson(reply.body, reply.status, dict(reply.headers))
 
         return endpoint
+
+
+def answered(
+    venue: Venue, check: Check, handler: Handler, path: Mapping[str, str], query_string: str,
+    headers: Mapping[str, str], body: bytes,
+) -> Reply:  # fmt: skip
+    """One request, from keys to reply: the clock is played in a transaction of its own, which a refusal keeps."""
+    query = dict(parse_qsl(query_string, keep_blank_values=True))
+    try:
+        check(headers, query)
+        with venue.store.transaction():
+            now = venue.engine.advance()
+        with venue.store.transaction():
+            reply = handler(Call(venue, now, path, query, headers, body))
+    except Refusal as refusal:
+        return Reply(refusal.body, refusal.status, {**_COMMON, **refusal.headers})
+    return replace(reply, headers={**_COMMON, **reply.headers})
 
 
 def create_app(engine: Engine, store: AccountStore) -> FastAPI:

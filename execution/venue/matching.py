@@ -14,6 +14,7 @@ from uuid import uuid5
 from core.clock import Clock
 from core.market.base import Bar, Crossing, Fills, Knot, Market, first_crossing, price_on, session_path
 from core.market_calendar import NEW_YORK, MarketCalendar
+from execution.venue import corporate
 from execution.venue.account import ACCOUNT_ID, AccountStore, Activity, Holding, VenueOrder
 
 _CENT = Decimal("0.01")
@@ -48,6 +49,16 @@ class _Play:
         return self.opens_at + timedelta(seconds=round(minute * 60.0, 3))
 
 
+@dataclass(frozen=True, slots=True)
+class _Later:
+    """What a scripted fault has in store for an order; `price` is that of a fill."""
+
+    at: datetime
+    order_id: str
+    trick: str
+    price: Decimal | None = None
+
+
 def exact(price: float) -> Decimal:
     """The decimal a person would read off this float."""
     return Decimal(repr(float(price)))
@@ -72,6 +83,9 @@ class Engine:
         self.market, self.calendar, self.clock, self.store, self.fills = market, calendar, clock, store, fills
         self._half = 0.0 if fills is Fills.AT_OPEN else spread_bps / 2e4
         self._plays: dict[tuple[str, date], _Play | None] = {}
+        self.postponed = ""  # client order id of the order that the last trick fills later
+        self.trick = ""  # what a scripted fault does to the order now asked for (execution.venue.faults)
+        self._later: list[_Later] = []  # of those tricks; not kept in the account file
 
     @property
     def ideal(self) -> bool:
@@ -149,6 +163,7 @@ class Engine:
     def advance(self) -> datetime:
         """Play everything up to now; returns now. A clock behind the account's plays nothing."""
         now = self.clock.now()
+        self._play_later(now)
         last = datetime.fromisoformat(self.store.get("clock"))
         if now <= last:
             return now
@@ -164,7 +179,7 @@ class Engine:
         if closes_at <= last or opens_at > now:
             return
         if last < opens_at:
-            self._apply_splits(session, opens_at)
+            corporate.apply(self, session, opens_at)
             for order in self.store.open_orders():
                 if order.status == "accepted":
                     self.store.change(order, status="new", updated_at=opens_at)
@@ -293,8 +308,79 @@ class Engine:
 
     def cancel(self, order: VenueOrder, at: datetime) -> None:
         """Cancel an order and what hangs on it."""
+        trick, _, seconds = self.trick.partition(":")
+        if trick == "cancel_lost" and (price := self._market_price(order, at)) is not None:
+            self._fill(order, order.left, price, at)
+            return
+        if trick == "cancel_slow":
+            self.store.change(order, status="pending_cancel", updated_at=at)
+            self._later.append(_Later(at + timedelta(seconds=int(seconds)), order.id, trick))
+            return
+        self._cancel_now(order, at)
+
+    def _cancel_now(self, order: VenueOrder, at: datetime) -> None:
         for one in (order, *self._siblings(order)):
             self.end(one, "canceled", at)
+
+    # --- scripted faults of the market -------------------------------------------------------------
+
+    def _market_price(self, order: VenueOrder, at: datetime) -> Decimal | None:
+        """What the order would trade at now, its own price forgotten; None while the symbol does not trade."""
+        session = self.session_now(at)
+        play = self.play(order.symbol, session) if session is not None else None
+        return None if play is None else self._taken(play, play.minute(at), order.side == "buy")
+
+    def _tricked(self, order: VenueOrder, now: datetime) -> bool:
+        """Whether a scripted fault decided about this new order already."""
+        trick, _, number = self.trick.partition(":")
+        if trick == "reject_late":
+            for one in (order, *self._siblings(order)):
+                self.end(one, "rejected", now)
+            return True
+        price = self._market_price(order, now)
+        if order.tif not in ("ioc", "day") or order.type != "limit" or order.limit_price is None or price is None:
+            return False
+        crosses = price <= order.limit_price if order.side == "buy" else price >= order.limit_price
+        if not crosses:
+            return False
+        if trick == "partial" and int(number) < order.left:
+            self._fill(order, Decimal(int(number)), price, now)
+            if order.tif == "ioc":
+                self.end(self._again(order.id), "canceled", now)
+            return True
+        if trick in ("late", "late_filled", "late_rest"):
+            if trick == "late_rest" and order.left > 1:
+                self._fill(order, Decimal(1), price, now)
+            self.end(self._again(order.id), "canceled", now)
+            self._later.append(_Later(now + timedelta(seconds=int(number)), order.id, trick, price))
+            self.postponed = order.client_order_id
+            return True
+        return False
+
+    def _again(self, order_id: str) -> VenueOrder:
+        current = self.store.order(order_id)
+        assert current is not None  # it was stored before
+        return current
+
+    def _play_later(self, now: datetime) -> None:
+        due = [later for later in self._later if later.at <= now]
+        self._later = [later for later in self._later if later.at > now]
+        for later in due:
+            order = self._again(later.order_id)
+            if later.trick == "cancel_slow" and order.status == "pending_cancel":
+                self._cancel_now(order, later.at)
+            elif later.price is not None and (quantity := self._still_possible(order)) > 0:
+                self._fill(order, quantity, later.price, later.at)
+                if later.trick == "late":
+                    self.store.change(self._again(order.id), status="canceled")
+
+    def _still_possible(self, order: VenueOrder) -> Decimal:
+        """How much of an order that was told canceled can fill after all: no broker sells what is not there."""
+        if order.side == "buy":
+            return order.left
+        held = self.store.holding(order.symbol)
+        claimed = sum((o.left for o in self.store.open_orders(order.symbol) if o.side == "sell"), Decimal(0))
+        return min(order.left, Decimal(0) if held is None else held.qty - claimed)
 
     def _expire(self, at: datetime) -> None:
         for order in self.store.open_orders():
@@ -303,6 +389,8 @@ class Engine:
 
     def take(self, order: VenueOrder, now: datetime) -> None:
         """A new order meets the market at once; IOC ends here whatever happens, the rest may go on resting."""
+        if self.trick and self._tricked(order, now):
+            return
         session = self.session_now(now)
         play = self.play(order.symbol, session) if session is not None else None
         if play is not None:
@@ -315,30 +403,3 @@ class Engine:
             self.end(current, "canceled", now)
         elif session is not None and current.status == "pending_new":
             self.store.change(current, status="new", updated_at=now)
-
-    def _apply_splits(self, session: date, at: datetime) -> None:
-        """Before the ex-date's open: shares times ratio, whole shares kept, the fraction paid out in cash at the open
-        price. Open orders of that symbol are cancelled, as their prices and quantities are no longer what was meant."""
-        for event in self.market.splits(session):
-            if event.ex_date != session:
-                continue
-            for order in self.store.open_orders(event.symbol):
-                self.end(order, "canceled", at)
-            held = self.store.holding(event.symbol)
-            if held is None:
-                continue
-            ratio = exact(event.ratio)
-            exact_qty = held.qty * ratio
-            whole = exact_qty.to_integral_value(ROUND_FLOOR)
-            bar = self.market.last_bar(event.symbol, session)
-            price = held.average / ratio if bar is None else exact(bar[1].open)
-            lieu = ((exact_qty - whole) * price).quantize(_CENT)
-            self.store.hold(Holding(event.symbol, whole, held.average / ratio))
-            self.store.cash += lieu
-            self.store.add_activity(
-                Activity(
-                    id=f"{at:%Y%m%d%H%M%S}000::{uuid5(ACCOUNT_ID, f'split/{event.symbol}/{session}')}", kind="SPLIT",
-                    at=at, order_id=None, symbol=event.symbol, side="", price=Decimal(0), qty=whole - held.qty,
-                    cum_qty=whole, leaves_qty=Decimal(0), order_status="", net_amount=lieu,
-                )
-            )  # fmt: skip

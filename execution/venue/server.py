@@ -67,7 +67,7 @@ class EmbeddedVenue:
         from execution.venue.faults import with_faults
         from execution.venue.matching import Engine
 
-        listener = _listener(self._port)
+        listener = listening(self._port)
         store = AccountStore(self._db_path)
         calendar = self._calendar or market_calendar()
         engine = Engine(self._market, calendar, self._clock, store, self._fills, self._spread_bps)
@@ -75,7 +75,7 @@ class EmbeddedVenue:
             engine.begin(self._cash, self._market.spec)
         self._store, self._app = store, create_app(engine, store)
         config = uvicorn.Config(
-            with_faults(self._app, self._faults), log_config=None, log_level="critical", access_log=False,
+            with_faults(self._app, self._faults, engine), log_config=None, log_level="critical", access_log=False,
             lifespan="off", timeout_graceful_shutdown=1, timeout_keep_alive=3600, server_header=False,
         )  # fmt: skip
         self._server = uvicorn.Server(config)
@@ -96,7 +96,8 @@ class EmbeddedVenue:
         self._thread = self._server = self._store = None
 
 
-def _listener(port: int) -> socket.socket:
+def listening(port: int) -> socket.socket:
+    """A socket on the loopback interface that clients may connect to from now on; `port` 0 takes a free one."""
     # The protocol is named because asyncio sets TCP_NODELAY only then; without it each answer waits 40 ms.
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     if os.name != "nt":  # on Windows it would let two servers share a port
@@ -108,56 +109,3 @@ def _listener(port: int) -> socket.socket:
         raise ConfigError(f"port {port} cannot be used: {error.strerror}", code="PORT_IN_USE") from error
     listener.listen(128)  # from here on clients may connect; they wait for the thread to pick them up
     return listener
-
-
-class VenueHost:
-    """One listening server whose venue can be exchanged: a drill opens a new account a thousand times on one port."""
-
-    def __init__(self) -> None:
-        self._app: Any = None
-        self._server: Any = None
-        self._thread: threading.Thread | None = None
-        self.base_url = ""
-        self.posts = 0  # order POSTs whose request has begun, of the venue now open
-
-    def start(self) -> str:
-        import uvicorn
-
-        listener = _listener(0)
-        config = uvicorn.Config(
-            self._serve, interface="asgi3", log_config=None, log_level="critical", access_log=False, lifespan="off",
-            timeout_graceful_shutdown=1, timeout_keep_alive=3600, server_header=False,
-        )  # fmt: skip
-        self._server = uvicorn.Server(config)
-        self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [listener]}, daemon=True)
-        self._thread.start()
-        self.base_url = f"http://{_HOST}:{listener.getsockname()[1]}"
-        return self.base_url
-
-    async def _serve(self, scope: Any, receive: Any, send: Any) -> None:
-        if scope["type"] == "http" and scope["method"] == "POST" and scope["path"] == "/v2/orders":
-            self.posts += 1
-        await self._app(scope, receive, send)
-
-    def open(
-        self, market: Market, clock: Clock, db_path: Path, *, calendar: MarketCalendar, faults: FaultPlan | None,
-        starting_cash: Decimal = Decimal(100_000), spread_bps: float = 4.0,
-    ) -> Any:  # fmt: skip
-        """The account store of the new venue; the caller closes it."""
-        from execution.venue.account import AccountStore
-        from execution.venue.app import create_app
-        from execution.venue.faults import with_faults
-        from execution.venue.matching import Engine
-
-        store = AccountStore(db_path)
-        engine = Engine(market, calendar, clock, store, Fills("path"), spread_bps)
-        with store.transaction():
-            engine.begin(starting_cash, market.spec)
-        self._app, self.posts = with_faults(create_app(engine, store), faults), 0
-        return store
-
-    def stop(self) -> None:
-        if self._thread is not None and self._server is not None:
-            self._server.should_exit = True
-            self._server.force_exit = True
-            self._thread.join(_STOP_S)
