@@ -29,8 +29,8 @@ from core.domain import (
     Symbol,
     canonical_symbol,
 )
-from core.errors import BrokerDown, BrokerError, BrokerRejected, ConfigError, OutcomeUnknown
-from core.ports import ApprovedOrder, Halt
+from core.errors import BrokerDown, BrokerError, BrokerRejected, ConfigError, OutcomeUnknown, RateLimited
+from core.ports import Admission, ApprovedOrder, Halt
 
 T = TypeVar("T")
 
@@ -134,6 +134,21 @@ def same_order(intent: OrderIntent, order: Order) -> bool:
     )
 
 
+def retry_after_s(headers: Mapping[str, str], now: datetime) -> float:
+    """What a 429 says about waiting, within 0.1 s to 1 h: Retry-After in seconds, X-RateLimit-Reset as a Unix time.
+
+    1 s when it says nothing, or nothing that makes sense (a date, a negative number): a moment, then look again.
+    """
+    for name, since in (("Retry-After", 0.0), ("X-RateLimit-Reset", now.timestamp())):
+        try:
+            told = float(headers.get(name, "")) - since
+        except (TypeError, ValueError):
+            continue
+        if 0 <= told < float("inf"):
+            return min(max(told, 0.1), 3600.0)
+    return 1.0
+
+
 def rejection_code(status: int, body: Mapping[str, Any]) -> str:
     """Our stable code for a refusal, from status and code; words only where the broker shares one code."""
     code, words = body.get("code"), str(body.get("message") or "").lower()
@@ -166,13 +181,18 @@ class AlpacaBroker:
         base_url: str,
         data_url: str,
         halt: Halt,
+        admission: Admission,
         connect_timeout_s: float,
         read_timeout_s: float,
         total_timeout_s: float,
         clock: Clock,
         feed: str | None = None,
+        waiting: Callable[[], None] = lambda: None,
     ) -> None:
-        """URLs without `/v2`; an empty one would silently mean the real broker, so it is refused."""
+        """URLs without `/v2`; an empty one would silently mean the real broker, so it is refused.
+
+        `waiting` is called now and then while an answer is waited for.
+        """
         if not base_url or not data_url:
             raise ConfigError("the broker URL is empty", code="BROKER_URL_EMPTY", advice="set ALPACA_BASE_URL")
         from alpaca.common.rest import RESTClient
@@ -185,6 +205,8 @@ class AlpacaBroker:
         self.base_url = base_url
         self._transport = OrderTransport(
             halt=halt,
+            admission=admission,
+            waiting=waiting,
             connect_timeout_s=connect_timeout_s,
             read_timeout_s=read_timeout_s,
             total_timeout_s=total_timeout_s,
@@ -201,7 +223,8 @@ class AlpacaBroker:
     # -- sending ------------------------------------------------------------------------------------------------
 
     def submit(self, order: ApprovedOrder) -> Order:
-        """POST once. Raises BrokerRejected, BrokerDown (proved not sent), OutcomeUnknown or TradingHalted."""
+        """POST once. Raises BrokerRejected, BrokerDown (proved not sent), OutcomeUnknown, TradingHalted, or RiskRefused
+        and StateCorrupt from the last door (nothing was sent)."""
         from contextlib import nullcontext
 
         from execution.transport import TransportFailure
@@ -230,18 +253,19 @@ class AlpacaBroker:
         if status not in _DEFINITE and status != 429:
             raise OutcomeUnknown(message, code=f"HTTP_{status}")
         code = "RATE_LIMITED" if status == 429 else rejection_code(status, body)
+        wait_s = retry_after_s(last.headers if last is not None else {}, self._clock.now())
         try:
             found = self.find(intent.client_order_id)
-        except BrokerRejected:
-            raise BrokerRejected(message, code=code) from None  # the keys are refused for reads as well
-        except BrokerDown:
+        except (BrokerRejected, BrokerDown) as error:
+            if error.code == code == "UNAUTHORIZED":
+                raise BrokerRejected(message, code=code) from None  # the keys are refused for reads as well
             raise OutcomeUnknown(message, code=code) from None
         if found is not None:
-            return self._same(intent, found)
+            return self._same(intent, found, "DUPLICATE_ID_DIFFERS" if code == "DUPLICATE_CLIENT_ID" else None)
         if code == "DUPLICATE_CLIENT_ID":
             raise OutcomeUnknown(f"{message}, yet the look-up does not know it", code=code)
         if status == 429:
-            raise BrokerDown(message, code=code, advice="nothing was sent; the broker asks for fewer requests")
+            raise RateLimited(message, retry_after_s=wait_s)
         raise BrokerRejected(message, code=code)
 
     def _accepted(self, intent: OrderIntent, raw: Any) -> Order:
@@ -255,13 +279,13 @@ class AlpacaBroker:
             ) from None
         return self._same(intent, order)
 
-    def _same(self, intent: OrderIntent, order: Order) -> Order:
+    def _same(self, intent: OrderIntent, order: Order, code: str | None = None) -> Order:
         if same_order(intent, order):
             return order
         raise OutcomeUnknown(
             f"asked for {intent.client_order_id} {intent.side} {intent.quantity} {intent.symbol}, the broker has "
             f"{order.client_order_id} {order.side} {order.quantity} {order.symbol}",
-            code="IDENTITY_MISMATCH",
+            code=code or "IDENTITY_MISMATCH",
             advice="stop, and compare the account with the journal: python scripts/reconcile_alpaca.py",
         )
 
@@ -477,6 +501,7 @@ def _positions(raw: Any) -> Mapping[Symbol, Position]:
             average_price=_need(row["avg_entry_price"]),
             market_value=_dec(row.get("market_value")),
             available=_dec(row.get("qty_available")),
+            asset_id=str(row.get("asset_id") or ""),
         )
     return result
 

@@ -28,20 +28,30 @@ from core.domain import (
     Symbol,
     Tif,
     TradingState,
+    client_order_id,
 )
 from core.errors import BrokerDown, BrokerError
 from core.market_calendar import MarketCalendar
-from core.ports import QuoteSource
+from core.ports import ActionFeed, QuoteSource
+from execution.breaks import ACTION_LOCK, UNEXPLAINED_LOCK, Break
 from execution.clamp import entry_limit
+from execution.corporate_actions import CHANGED, PENDING, ActionCheck
 from execution.desk import Desk, Halted, NotSent, Outcome, Rejected, Unknown, whole_shares
+from execution.evidence import look
 from execution.ledger import Ledger, LedgerOrder, Trade, new_york_day
 from execution.protection import Left, leave, repair
-from execution.reconcile import Break, find_breaks, record_breaks
+from execution.reconcile import record_breaks
 from execution.scheduler import DueRun
 from risk.gate import Book, Refused
 
 if TYPE_CHECKING:
     from config.settings_schema import Settings
+
+
+ACTION_LOCKS: tuple[str | None, ...] = (ACTION_LOCK, UNEXPLAINED_LOCK, PENDING, CHANGED)
+"""Locks that say that shares or prices of a symbol are not what they were: no exit is tried while they hold."""
+SKEW_WARN_S = 2.0
+"""A clock this far from the broker's is told; `execution.clock_skew_max_s` is where trading stops."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,19 +100,12 @@ class RunReport:
     scan: Mapping[str, Any] | None = None
     intents: list[dict[str, Any]] = field(default_factory=list)
     orders: list[dict[str, Any]] = field(default_factory=list)
-    breaks: list[dict[str, str]] = field(default_factory=list)
+    breaks: list[dict[str, Any]] = field(default_factory=list)
     equity: Decimal | None = None
     no_quotes: bool = False  # the broker gave none when some were asked for
 
     def to_json(self) -> dict[str, Any]:
         return {"scan": self.scan, "intents": self.intents, "orders": self.orders, "breaks": self.breaks}
-
-
-def break_json(found: Break) -> dict[str, str]:
-    return {
-        "symbol": str(found.symbol), "kind": str(found.kind), "cause": found.cause, "ours": found.ours,
-        "theirs": found.theirs, "proposal": found.proposal,
-    }  # fmt: skip
 
 
 class TradingSession:
@@ -111,35 +114,58 @@ class TradingSession:
     def __init__(
         self, *, desk: Desk, quotes: QuoteSource, planner: Planner, sizer: Sizer, settings: Settings,
         calendar: MarketCalendar, write_views: Callable[[Ledger, date], None],
-        stopping: Callable[[], bool] = lambda: False,
+        stopping: Callable[[], bool] = lambda: False, actions: ActionFeed | None = None,
     ) -> None:  # fmt: skip
         self.desk, self._quotes, self._planner, self._sizer = desk, quotes, planner, sizer
         self._settings, self._calendar, self._write_views = settings, calendar, write_views
         self._stopping = stopping  # asked before each entry: the operator wants to end
+        self._feed = actions
+        special = settings.execution.special_dividend_pct
+        self._actions = None if actions is None else ActionCheck(desk, actions, calendar, special_fraction=special)
+        self._told: frozenset[Break] = frozenset()  # breaks that the journal has, as they are
 
     # ------------------------------------------------------------ one scan
     def run(self, run: DueRun) -> RunReport:
         report = RunReport(run)
         clock = self._broker_clock()  # before anything: at another time, a lag would look passed
+        self.desk.keys_work_again()
         first_seq = self.desk.ledger().last_seq
         self._settle()
+        self._apply_actions()
         self._reconcile(report)
         if self.desk.halt.is_active():
             report.code = "KILL_SWITCH"
         else:
             self._look_after_held(report, run, clock)
-            plan = self._planner.plan(run, self.desk.ledger())
-            report.scan = plan.scan
-            base = self._book(plan, clock, entries=plan.problem is None)
-            self._exits(report, plan.exits, base)
-            report.code = plan.problem or self._entries(report, plan, base, run)
-            self._protect(report, base, run.session)
+            if self._shut(clock):
+                report.code = "MARKET_CLOSED"
+            else:
+                self._plan_and_trade(report, run, clock)
             if self.desk.halt.is_active():
                 report.code = "KILL_SWITCH"
         if report.no_quotes and report.code == "OK":
             report.code = "QUOTES_UNAVAILABLE"
         self._finish(report, first_seq)
         return report
+
+    def _shut(self, clock: BrokerClock) -> bool:
+        """The broker's clock overrides the calendar: a closing that no calendar knew is no scan, and no vendor is asked
+        for the bars of such a day (D22)."""
+        now, calendar = self.desk.clock.now(), self._calendar
+        today = calendar.session_at(now)
+        if clock.is_open or today is None or not calendar.opens_at(today) <= now < calendar.closes_at(today):
+            return False
+        logs.error_event("market_closed", code="MARKET_CLOSED", next_open=clock.next_open.isoformat())
+        logs.count("market_closed")
+        return True
+
+    def _plan_and_trade(self, report: RunReport, run: DueRun, clock: BrokerClock) -> None:
+        plan = self._planner.plan(run, self.desk.ledger())
+        report.scan = plan.scan
+        base = self._book(plan, clock, entries=plan.problem is None)
+        self._exits(report, plan.exits, base)
+        report.code = plan.problem or self._entries(report, plan, base, run)
+        self._protect(report, base, run.session)
 
     def _look_after_held(self, report: RunReport, run: DueRun, clock: BrokerClock) -> None:
         """What is held comes first: neither a slow vendor nor a failing scan may keep an exit or a stop waiting."""
@@ -149,13 +175,21 @@ class TradingSession:
         self._protect(report, base, run.session)
 
     def look_after(self, session: date) -> RunReport:
-        """Between scans and at start-up: settle, book what rested and filled, put back missing protection."""
+        """Between scans, before the open and at start-up: settle, book what rested and filled, corporate actions, put
+        back missing protection. Breaks are looked for when the broker's shares are not ours."""
         report = RunReport(DueRun(session, "look_after", self.desk.clock.now(), first=False, last=False))
+        first_seq = self.desk.ledger().last_seq
         clock = self._broker_clock()
         self._settle()
+        self._apply_actions()
         if not self.desk.halt.is_active():
             nothing = Plan(signal_session=self._calendar.previous_session(session))
-            self._protect(report, self._book(nothing, clock, entries=False), session)
+            base = self._book(nothing, clock, entries=False)
+            if any(base.positions.get(s, 0) != q for s, q in self.desk.ledger().positions.items()):
+                self._reconcile(report)  # a stop at yesterday's price would sell what was split over night
+            self._protect(report, base, session)
+        if self.desk.touched_since(first_seq):  # else a resting stop that filled would look like an edited view
+            self._write_views(self.desk.ledger(), session)
         return report
 
     def recover(self) -> None:
@@ -163,7 +197,9 @@ class TradingSession:
 
         Raises BrokerDown: a runner that cannot learn what it holds does not start.
         """
-        self.look_after(self._calendar.next_session(self._calendar.last_completed(self.desk.clock.now())))
+        session = self._calendar.next_session(self._calendar.last_completed(self.desk.clock.now()))
+        self.look_after(session)
+        self._write_views(self.desk.ledger(), session)  # a crash may have left them behind the journal
 
     @property
     def has_something_out(self) -> bool:
@@ -191,6 +227,9 @@ class TradingSession:
         clock = self.desk.broker.clock()
         skew = abs((clock.now - self.desk.clock.now()).total_seconds())
         limit = float(self._settings.execution.clock_skew_max_s)
+        if skew > SKEW_WARN_S:
+            logs.event("clock_skewed", code="CLOCK_SKEW", skew_s=round(skew, 1), limit_s=limit)
+            logs.count("clock_skewed")
         if skew > limit:
             raise BrokerDown(
                 f"the broker's clock says {clock.now:%Y-%m-%d %H:%M:%S}Z, {skew:.0f} s from ours (limit {limit:g} s)",
@@ -199,31 +238,41 @@ class TradingSession:
         return clock
 
     def _book(self, plan: Plan, clock: BrokerClock, *, entries: bool) -> Book:
-        broker, account = self.desk.broker, self.desk.broker.account()
+        broker, account, held = self.desk.broker, self.desk.broker.account(), self.desk.broker.positions()
         marks = {s: Decimal(repr(float(c))) for s, c in plan.closes.items() if c == c}
+        told = {s: p.market_value / p.quantity for s, p in held.items() if p.market_value is not None and p.quantity}
+        marks = {**told, **marks}  # what nobody scans, a child of a spin-off say, must not stop everything else
         return Book(
             now=self.desk.clock.now(), session=plan.signal_session, session_open=clock.is_open,
-            closes_at=clock.next_close if clock.is_open else None, positions=whole_shares(broker.positions()),
+            closes_at=clock.next_close if clock.is_open else None, positions=whole_shares(held),
             open_orders=broker.open_orders(), vix=plan.vix, returns=plan.returns, sectors=plan.sectors, marks=marks,
-            equity=account.equity, trading_state=_state(account, entries=entries),
+            equity=account.equity, cash=account.cash, trading_state=_state(account, entries=entries),
         )  # fmt: skip
 
     # ------------------------------------------------------------ reconcile
+    def _apply_actions(self) -> None:
+        """Splits, renames and large dividends of what is held, before any exit or stop is thought of."""
+        if self._actions is not None:
+            self._actions.apply()
+
     def _reconcile(self, report: RunReport) -> tuple[Break, ...]:
-        broker, ledger = self.desk.broker, self.desk.ledger()
-        found = find_breaks(ledger, broker.positions(), broker.open_orders(), account=broker.account())
-        record_breaks(self.desk.journal, found, ledger)
-        report.breaks = [break_json(b) for b in found]
+        """In step this is one comparison; a break of positions is explained from the broker's own evidence first."""
+        found, _, _ = look(self.desk.broker, self._feed, self.desk.ledger, self.desk.clock)
+        record_breaks(self.desk.journal, found, self.desk.ledger(), self._told)
         for b in found:
-            logs.event(
-                "break_found", symbol=str(b.symbol), code=str(b.kind), cause=b.cause, ours=b.ours, theirs=b.theirs
-            )
+            if b not in self._told:
+                logs.event("break_found", symbol=str(b.symbol), code=str(b.kind), cause=str(b.cause), ours=b.ours,
+                           theirs=b.theirs)  # fmt: skip
+                logs.count("breaks_found", cause=str(b.cause))
+        self._told = frozenset(found)
+        report.breaks = [b.to_json() for b in found]
         return found
 
     # ------------------------------------------------------------ exits and protection
     def _exits(self, report: RunReport, exits: Sequence[tuple[str, ExitReason]], base: Book) -> None:
         trades = self.desk.ledger().trades
         due = [(d, why) for d, why in exits if d in trades and trades[d].is_open]
+        due = [(d, why) for d, why in due if self._may_leave(report, trades[d], base)]
         if not due:
             return
         symbols = {self.desk.ledger().trades[d].symbol for d, _ in due}
@@ -233,6 +282,25 @@ class TradingSession:
             if not trade.is_open:
                 continue
             self._leave(report, trade, quotes.get(trade.symbol), why, base)
+
+    def _may_leave(self, report: RunReport, trade: Trade, base: Book) -> bool:
+        """What the broker does not have, or has in other shares, is not tried again at every scan (D05): the break
+        or the lock says why, and the report that it was due."""
+        ledger = self.desk.ledger()
+        locked = ledger.locked.get(trade.symbol)
+        codes = [locked] if locked in ACTION_LOCKS else []
+        codes += ["OVERSELL"] if base.positions.get(trade.symbol, 0) < trade.quantity else []
+        if not codes:
+            return True
+        attempt = ledger.next_attempt(trade.decision_id, Side.SELL, Purpose.EXIT)
+        report.intents.append({
+            "client_order_id": client_order_id(trade.decision_id, Side.SELL, Purpose.EXIT, attempt),
+            "symbol": str(trade.symbol), "side": str(Side.SELL), "quantity": trade.quantity, "limit_price": None,
+            "verdict": "refused", "codes": codes,
+        })  # fmt: skip
+        logs.event("exit_skipped", symbol=str(trade.symbol), decision_id=trade.decision_id, code=codes[0])
+        logs.count("exits_skipped", code=codes[0])
+        return False
 
     def _leave(self, report: RunReport, trade: Trade, quote: Quote | None, why: ExitReason, base: Book) -> None:
         """One exit. A broker that fails in the middle is told; protection is put back before entries."""
@@ -303,6 +371,8 @@ class TradingSession:
                 continue
             try:
                 self._enter(report, entry, quotes.get(entry.signal.symbol), base)
+                if self.desk.keys_refused:
+                    return "UNAUTHORIZED"
             except BrokerError as error:  # what filled before this one must still be protected and booked
                 self._refuse(report, entry.signal, error.code, str(error))
                 return error.code
@@ -325,7 +395,7 @@ class TradingSession:
         if ledger.next_attempt(signal.decision_id, Side.BUY, Purpose.ENTRY) > self._settings.execution.max_attempts:
             return self._refuse(report, signal, "ATTEMPTS_SPENT", str(self._settings.execution.max_attempts))
         closed = self._calendar.closes_at(signal.session)
-        for trade in ledger.trades.values():
+        for trade in ledger.recent_trades():
             held = trade.symbol == signal.symbol and trade.strategy == signal.strategy and trade.opened_at <= closed
             if held and (trade.is_open or max(f.at for f in trade.exits) > closed):
                 return self._refuse(report, signal, "HELD_AT_SIGNAL", trade.decision_id)
@@ -384,7 +454,7 @@ class TradingSession:
 
     def _refuse(self, report: RunReport, signal: Signal, code: str, detail: str, price: Decimal | None = None) -> bool:
         """A pick that became no order: told in the report, the log and the journal. Always False."""
-        cid = f"kobe-{signal.decision_id}-{Side.BUY}-{Purpose.ENTRY}-1"
+        cid = client_order_id(signal.decision_id, Side.BUY, Purpose.ENTRY, 1)
         report.intents.append({
             "client_order_id": cid, "symbol": str(signal.symbol), "side": str(Side.BUY), "quantity": 0,
             "limit_price": None if price is None else str(price), "verdict": "refused", "codes": [code],
@@ -402,7 +472,8 @@ class TradingSession:
         self._reconcile(report)
         ledger = self.desk.ledger()
         report.equity = self.desk.broker.account().equity
-        report.orders = [_order_row(o) for o in ledger.orders.values() if _touched(o, report, self.desk, first_seq)]
+        told = {row["client_order_id"] for row in report.intents if row["quantity"]}
+        report.orders = [_order_row(ledger.orders[cid]) for cid in self._touched(ledger, told, first_seq)]
         self._write_views(ledger, report.run.session)
         self.desk.journal.append("scan_run", {
             "run": report.run.id, "code": report.code, "intents": len(report.intents), "breaks": len(report.breaks),
@@ -413,18 +484,16 @@ class TradingSession:
             "scan_run", run=report.run.id, code=report.code, intents=len(report.intents), breaks=len(report.breaks)
         )
 
+    def _touched(self, ledger: Ledger, told: Collection[str], first_seq: int) -> list[str]:
+        """Orders of this scan, and older ones whose end or fill was seen during it; oldest intent first."""
+        found = {cid for cid in (*told, *self.desk.touched_since(first_seq)) if cid in ledger.orders}
+        return sorted(found, key=lambda cid: (ledger.orders[cid].intended_at, cid))
+
 
 def _state(account: Account, *, entries: bool) -> TradingState:
     if not account.may_trade:
         return TradingState.HALTED
     return TradingState.ACTIVE if entries else TradingState.REDUCING
-
-
-def _touched(order: LedgerOrder, report: RunReport, desk: Desk, first_seq: int) -> bool:
-    """Orders of this scan, and older ones whose end or fill was seen during it."""
-    if any(row["client_order_id"] == order.client_order_id and row["quantity"] for row in report.intents):
-        return True
-    return order.client_order_id in desk.touched_since(first_seq)
 
 
 def _order_row(order: LedgerOrder) -> dict[str, Any]:

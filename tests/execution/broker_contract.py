@@ -6,7 +6,9 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
+from fractions import Fraction
 from typing import Any
+from uuid import UUID
 
 import pytest
 
@@ -35,7 +37,8 @@ def approved(intent: OrderIntent, held: int = 0) -> Approved:
 
 
 class BrokerContract:
-    """Subclasses give fixtures `broker`, `symbol` (tradable, priced) and `settle_fill` (make time pass)."""
+    """Subclasses give fixtures `broker`, `symbol` (tradable, priced), `settle_fill` (make time pass) and `splitting`
+    (a symbol, and what makes it split overnight and tells the ratio)."""
 
     def buy(
         self, broker: Any, symbol: Symbol, *, quantity: int = 2, attempt: int = 1, discount: str = "1.00"
@@ -135,3 +138,57 @@ class BrokerContract:
             require_utc(at, "clock")
         asset = broker.asset(symbol)
         assert asset is not None and asset.tradable and asset.symbol == symbol
+
+    def test_an_order_is_read_by_the_brokers_own_id(
+        self, broker: Any, symbol: Symbol, settle_fill: Callable[[], None]
+    ) -> None:
+        buy = self.buy(broker, symbol, discount="1.01")
+        broker.submit(approved(buy))
+        done = self.done(broker, buy.client_order_id, settle_fill)
+        assert broker.by_id(done.id) == done
+        fill = next(f for f in broker.fills(buy.decided_at - timedelta(minutes=1)) if f.order_id == done.id)
+        maker = broker.by_id(fill.order_id)
+        assert maker is not None and maker.client_order_id == buy.client_order_id
+        assert broker.by_id(str(UUID(int=7))) is None
+
+    def test_a_leg_is_found_by_its_own_id_and_folded_into_its_parent(
+        self, broker: Any, symbol: Symbol, settle_fill: Callable[[], None]
+    ) -> None:
+        buy = self.buy(broker, symbol, discount="1.01")
+        broker.submit(approved(buy))
+        paid = self.done(broker, buy.client_order_id, settle_fill).filled_price
+        assert paid is not None
+        oco = replace(
+            buy, side=Side.SELL, purpose=Purpose.PROTECT, kind=OrderKind.OCO, tif=Tif.GTC,
+            limit_price=(paid * 2).quantize(Decimal("0.01")), stop_price=(paid / 2).quantize(Decimal("0.01")),
+        )  # fmt: skip
+        broker.submit(approved(oco, held=2))
+        (order,) = broker.open_orders()
+        (leg,) = broker.by_id(order.id).legs
+        found = broker.by_id(leg.id)
+        assert found is not None and (found.id, found.stop_price) == (leg.id, oco.stop_price)
+
+    def test_activities_are_everything_but_fills_each_once(
+        self, broker: Any, splitting: tuple[Symbol, Callable[[], Fraction]], settle_fill: Callable[[], None]
+    ) -> None:
+        symbol, happen = splitting
+        buy = self.buy(broker, symbol, quantity=4, discount="1.01")
+        broker.submit(approved(buy))
+        self.done(broker, buy.client_order_id, settle_fill)
+        since = buy.decided_at - timedelta(minutes=1)
+        assert broker.account_activities(since) == ()
+        ratio = happen()
+        (act,) = broker.account_activities(since)
+        held = broker.positions()[symbol].quantity
+        assert (act.kind, act.symbol, act.quantity) == ("SPLIT", symbol, held - 4)
+        assert abs(Fraction(held) - 4 * ratio) < 1 and act.day >= buy.decided_at.date()
+        assert broker.account_activities(since, ["SPLIT"]) == (act,)
+        assert broker.account_activities(since, ["DIV"]) == ()
+        assert broker.account_activities(broker.clock().now + timedelta(days=2)) == ()
+
+    def test_positions_carry_the_asset_id(self, broker: Any, symbol: Symbol, settle_fill: Callable[[], None]) -> None:
+        buy = self.buy(broker, symbol, discount="1.01")
+        broker.submit(approved(buy))
+        self.done(broker, buy.client_order_id, settle_fill)
+        asset = broker.asset(symbol)
+        assert asset is not None and asset.id and broker.positions()[symbol].asset_id == asset.id

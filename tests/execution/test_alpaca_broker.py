@@ -16,7 +16,7 @@ from core.errors import BrokerDown, BrokerRejected, ConfigError, OutcomeUnknown,
 from execution.alpaca_broker import AlpacaBroker, order_body, parse_instant, parse_order
 from tests.execution.broker_contract import approved
 from tests.fakes.bad_http import BadServer
-from tests.fakes.trading import NOW, Switch, entry, sell
+from tests.fakes.trading import NOW, Switch, Unbounded, entry, sell
 
 AAA = Symbol("AAA")
 
@@ -45,6 +45,7 @@ def broker_at(url: str, halt: Switch, *, total_timeout_s: float = 2.0) -> Alpaca
         base_url=url,
         data_url=url,
         halt=halt,
+        admission=Unbounded(),
         clock=SteppedClock(NOW),
         connect_timeout_s=1.0,
         read_timeout_s=0.5,
@@ -138,7 +139,7 @@ def test_b08_duplicate_id_adopts_the_same_body_and_refuses_another(server: BadSe
     server.reply_changes = {"qty": "9"}
     with pytest.raises(OutcomeUnknown) as caught:
         broker.submit(approved(entry(attempt=2)))
-    assert caught.value.code == "IDENTITY_MISMATCH" and len(server.posts) == 2
+    assert caught.value.code == "DUPLICATE_ID_DIFFERS" and len(server.posts) == 2
     server.accepts = False
     with pytest.raises(OutcomeUnknown) as caught:
         broker.submit(approved(entry(attempt=3)))
@@ -195,6 +196,7 @@ def test_keys_never_reach_an_error(server: BadServer, halt: Switch) -> None:
         base_url=server.url,
         data_url=server.url,
         halt=halt,
+        admission=Unbounded(),
         connect_timeout_s=1,
         read_timeout_s=0.3,
         total_timeout_s=2,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from core.clock import SteppedClock
 from core.domain import Symbol
 from execution.alpaca_broker import AlpacaBroker
 from tests.execution.broker_contract import BrokerContract
-from tests.fakes.trading import Switch
+from tests.fakes.trading import Switch, Unbounded
 
 pytest.importorskip("execution.venue.server", reason="the embedded venue is not built yet")
 
@@ -45,6 +46,7 @@ class TestAlpacaBrokerOnVenue(BrokerContract):
             base_url=url,
             data_url=url,
             halt=Switch(),
+            admission=Unbounded(),
             connect_timeout_s=3.0,
             read_timeout_s=10.0,
             total_timeout_s=15.0,
@@ -62,3 +64,23 @@ class TestAlpacaBrokerOnVenue(BrokerContract):
     @pytest.fixture
     def settle_fill(self, clock: SteppedClock) -> Callable[[], None]:
         return lambda: clock.sleep(1)
+
+    @pytest.fixture
+    def splitting(self, venue: Any, clock: SteppedClock) -> tuple[Symbol, Callable[[], Fraction]]:
+        """The first split of a share that can be bought the day before; the clock is set to that day."""
+        from core.market_calendar import market_calendar
+
+        _, market = venue
+        calendar, today = market_calendar(), clock.now().date()
+        event = next(
+            e for e in market.splits(today + timedelta(days=200))
+            if e.ex_date > today and (found := market.last_bar(e.symbol, calendar.previous_session(e.ex_date)))
+            and found[0] == calendar.previous_session(e.ex_date)
+        )  # fmt: skip
+        clock.set(calendar.instant_at(calendar.previous_session(event.ex_date), "11:00"))
+
+        def happen() -> Fraction:
+            clock.set(calendar.instant_at(event.ex_date, "11:00"))
+            return Fraction(event.ratio).limit_denominator(1000)
+
+        return Symbol(event.symbol), happen

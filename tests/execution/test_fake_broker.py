@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from fractions import Fraction
 
 import pytest
 
@@ -27,3 +28,11 @@ class TestFakeBroker(BrokerContract):
     @pytest.fixture
     def settle_fill(self, clock: SteppedClock) -> Callable[[], None]:
         return lambda: clock.sleep(1)
+
+    @pytest.fixture
+    def splitting(self, broker: FakeBroker) -> tuple[Symbol, Callable[[], Fraction]]:
+        def happen() -> Fraction:
+            broker.split(AAA, Fraction(3, 2))
+            return Fraction(3, 2)
+
+        return AAA, happen

@@ -9,142 +9,22 @@ import subprocess
 import sys
 import textwrap
 import threading
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from core.clock import SteppedClock
 from core.errors import AlreadyRunning, BrokerDown, BrokerRejected, DataError, KobeError, StateCorrupt
-from core.journal import Journal
-from core.market_calendar import NEW_YORK
-from execution.runner import LATE, MAX_BUGS, MOST_SESSIONS_BACK, Runner, Schedule, only_runner
-from execution.scheduler import DueRun
-from execution.session import RunReport
-from tests.fakes.scans import calendar_2024
+from execution.runner import MOST_SESSIONS_BACK, only_runner
+from tests.fakes.runners import TIMES, host, ny
 
-TUESDAY = date(2024, 3, 5)
-TIMES = ("09:35", "10:30", "15:55")
 ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(autouse=True)
 def no_fsync(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "fsync", lambda handle: None)
-
-
-def ny(wall: str, day: date = TUESDAY) -> datetime:
-    hour, minute, *rest = map(int, wall.split(":"))
-    return datetime(day.year, day.month, day.day, hour, minute, *rest, tzinfo=NEW_YORK).astimezone(UTC)
-
-
-@dataclass
-class FakeSession:
-    """Writes `scan_run` like the real one, and fails as told: the next error of `errors`, or `always`."""
-
-    clock: SteppedClock
-    journal: Journal
-    did: list[tuple[str, str]] = field(default_factory=list)  # New York wall time, what
-    errors: list[BaseException | None] = field(default_factory=list)
-    always: BaseException | None = None
-    look_error: BaseException | None = None
-    something_out: bool = False
-    takes: timedelta = timedelta(0)
-    during: Callable[[], None] = lambda: None
-
-    @property
-    def has_something_out(self) -> bool:
-        return self.something_out
-
-    def _do(self, what: str) -> None:
-        self.did.append((f"{self.clock.now().astimezone(NEW_YORK):%H:%M:%S}", what))
-
-    def run(self, run: DueRun) -> RunReport:
-        self._do(run.id)
-        self.clock.advance(self.takes)
-        self.during()
-        error = self.errors.pop(0) if self.errors else self.always
-        if error is not None:
-            raise error
-        return self._record(run)
-
-    def _record(self, run: DueRun) -> RunReport:
-        self.journal.append("scan_run", {"run": run.id, "code": "OK"})
-        return RunReport(run)
-
-    def close_out(self, session: date) -> RunReport:
-        self._do("close")
-        if self.always is not None:
-            raise self.always
-        return self._record(DueRun(session, "close", self.clock.now(), first=False, last=False))
-
-    def look_after(self, session: date) -> RunReport:
-        self._do("look")
-        if self.look_error is not None:
-            raise self.look_error
-        return RunReport(DueRun(session, "look_after", self.clock.now(), first=False, last=False))
-
-    @property
-    def scans(self) -> list[str]:
-        return [what for _, what in self.did if "T" in what]
-
-
-class Stop(threading.Event):
-    """`wait` moves the clock instead of waiting, and sets itself at an instant."""
-
-    def __init__(self, clock: SteppedClock, until: datetime, step_s: float) -> None:
-        super().__init__()
-        self._clock, self._until, self._step_s = clock, until, step_s
-
-    def wait(self, timeout: float | None = None) -> bool:
-        self._clock.advance(timedelta(seconds=self._step_s))
-        if self._clock.now() >= self._until:
-            self.set()
-        return self.is_set()
-
-
-@dataclass
-class Host:
-    """A machine with a disk: runners come and go on it."""
-
-    root: Path
-    clock: SteppedClock
-    journal: Journal
-    session: FakeSession
-    times: Sequence[str] = TIMES
-    rule: str = "close_minus_5"
-    told: list[str] = field(default_factory=list)
-    beats: list[tuple[str, str]] = field(default_factory=list)
-
-    def runner(self, stop: threading.Event | None = None) -> Runner:
-        return Runner(
-            self.session,  # type: ignore[arg-type]
-            Schedule(calendar_2024(), self.times, self.rule, Journal(self.root / "chain.jsonl", self.clock)),
-            self.clock, heartbeat_s=30.0, look_after_s=60.0,
-            beat=lambda what: self.beats.append((f"{self.clock.now():%H:%M:%S}", what)),
-            tell=lambda report: self.told.append(report.run.id), stop=stop or threading.Event(),
-        )  # fmt: skip
-
-    def run_until(self, until: datetime, *, step_s: float = 5.0) -> int:
-        """A new process that runs until an instant."""
-        return self.runner(Stop(self.clock, until, step_s)).forever()
-
-    def missed(self) -> dict[str, str]:
-        rows = [(r.body["run"], r.body["code"]) for r in self.journal.kinds("run_missed")]
-        assert len(dict(rows)) == len(rows), "a scan was told as missed twice"
-        return dict(rows)
-
-    def scan_runs(self) -> list[str]:
-        return [r.body["run"] for r in self.journal.kinds("scan_run")]
-
-
-def host(root: Path, start_at: datetime, **changes: Any) -> Host:
-    clock = SteppedClock(start_at)
-    journal = Journal(root / "chain.jsonl", clock)
-    return Host(root, clock, journal, FakeSession(clock, journal), **changes)
 
 
 # ---------------------------------------------------------------- exactly once
@@ -157,13 +37,6 @@ def test_each_scan_of_a_day_happens_once_at_its_time_and_the_close_after_it(tmp_
     ]  # fmt: skip
     assert h.missed() == {}
     assert h.told == h.scan_runs() == [f"2024-03-05T{what}" for what in (*TIMES, "close")]
-
-
-def test_p56_a_restart_every_seven_minutes_repeats_and_forgets_nothing(tmp_path: Path) -> None:
-    h = host(tmp_path, ny("09:31"))
-    while h.clock.now() < ny("17:00"):
-        assert h.run_until(h.clock.now() + timedelta(minutes=7)) == 0
-    assert h.scan_runs() == [f"2024-03-05T{what}" for what in (*TIMES, "close")] and h.missed() == {}
 
 
 def test_a_crash_after_the_record_does_not_repeat_the_scan_and_one_before_it_does(tmp_path: Path) -> None:
@@ -188,76 +61,7 @@ def test_nothing_happens_on_a_day_without_a_session(tmp_path: Path) -> None:
         assert h.session.did == [] and list(h.journal.records()) == []
 
 
-def test_d23_the_week_of_a_switch_has_each_scan_once_at_its_wall_time(tmp_path: Path) -> None:
-    for start, end in ((date(2024, 3, 8), date(2024, 3, 11)), (date(2024, 11, 1), date(2024, 11, 4))):
-        h = host(tmp_path / f"{start}", ny("09:00", start))
-        h.run_until(ny("17:00", end), step_s=60)
-        assert h.scan_runs() == [f"{day}T{what}" for day in (start, end) for what in (*TIMES, "close")]
-        assert [at for at, what in h.session.did if what.endswith("T09:35")] == ["09:35:00"] * 2
-
-
-def test_d21_a_half_day_is_run_as_its_rule_says(tmp_path: Path) -> None:
-    day = date(2024, 7, 3)
-    h = host(tmp_path / "moved", ny("09:00", day))
-    h.run_until(ny("17:00", day))
-    assert h.session.did[-2:] == [("12:55:00", "2024-07-03T15:55"), ("13:01:00", "close")] and h.missed() == {}
-    h = host(tmp_path / "skip", ny("09:00", day), rule="skip")
-    h.run_until(ny("17:00", day))
-    assert h.missed() == {"2024-07-03T15:55": "SKIPPED_HALF_DAY"}
-    assert h.scan_runs() == ["2024-07-03T09:35", "2024-07-03T10:30", "2024-07-03Tclose"]
-
-
-def test_d21_a_skipped_scan_is_recorded_when_its_session_opens_and_not_before(tmp_path: Path) -> None:
-    h = host(tmp_path, ny("09:29:59", date(2024, 7, 3)), rule="skip")
-    runner = h.runner()
-    runner.step()
-    assert h.missed() == {}
-    h.clock.advance(timedelta(seconds=1))
-    runner.step()
-    assert h.missed() == {"2024-07-03T15:55": "SKIPPED_HALF_DAY"}
-
-
 # ---------------------------------------------------------------- missed
-def test_p57_started_at_15_57_runs_the_last_scan_and_records_the_others(tmp_path: Path) -> None:
-    h = host(tmp_path, ny("15:57"))
-    h.run_until(ny("17:00"))
-    assert h.session.scans == ["2024-03-05T15:55"]
-    assert h.missed() == {"2024-03-05T09:35": "NOT_RUNNING", "2024-03-05T10:30": "NOT_RUNNING"}
-
-
-@pytest.mark.parametrize(("late", "runs"), [(LATE, 1), (LATE + timedelta(seconds=1), 0)])
-def test_p57_a_scan_is_still_that_scan_for_ten_minutes_and_not_a_second_more(
-    tmp_path: Path, late: timedelta, runs: int
-) -> None:
-    h = host(tmp_path, ny("09:35") + late)
-    h.runner().step()
-    assert len(h.session.scans) == runs and len(h.missed()) == 1 - runs
-
-
-def test_p16_a_machine_that_slept_over_a_scan_says_overslept(tmp_path: Path) -> None:
-    h = host(tmp_path, ny("09:30"))
-    runner = h.runner()
-    runner.step()
-    h.clock.set(ny("11:00"))
-    runner.step()
-    assert h.session.scans == [] and h.missed() == {
-        "2024-03-05T09:35": "OVERSLEPT", "2024-03-05T10:30": "OVERSLEPT"
-    }  # fmt: skip
-
-
-def test_p15_sleeping_over_whole_sessions_records_each_of_their_scans(tmp_path: Path) -> None:
-    h = host(tmp_path, ny("09:00"))
-    runner = h.runner()
-    h.clock.set(ny("09:36"))
-    runner.step()
-    h.clock.set(ny("09:36", date(2024, 3, 11)))
-    runner.step()
-    days = [date(2024, 3, 6), date(2024, 3, 7), date(2024, 3, 8)]
-    wanted = [f"2024-03-05T{t}" for t in TIMES[1:]] + [f"{day}T{t}" for day in days for t in TIMES]
-    assert h.missed() == dict.fromkeys(wanted, "OVERSLEPT")
-    assert h.session.scans == ["2024-03-05T09:35", "2024-03-11T09:35"]
-
-
 def test_absent_over_several_sessions_each_scan_is_recorded_once_with_its_reason(tmp_path: Path) -> None:
     h = host(tmp_path, ny("09:00", date(2024, 7, 1)), rule="skip")
     h.run_until(ny("17:00", date(2024, 7, 1)), step_s=60)
@@ -277,59 +81,7 @@ def test_a_long_absence_is_told_for_the_last_sessions_only(tmp_path: Path) -> No
     assert len(sessions) == MOST_SESSIONS_BACK + 1 and max(sessions) == "2024-03-04"
 
 
-def test_p58_a_scan_that_outlasts_the_next_ones_time_leaves_it_missed_and_not_run_late(tmp_path: Path) -> None:
-    h = host(tmp_path, ny("09:35"), times=("09:35", "09:40", "15:55"))
-    h.session.takes = timedelta(minutes=16)
-    runner = h.runner()
-    runner.step()
-    runner.step()
-    assert h.session.scans == ["2024-03-05T09:35"] and h.missed() == {"2024-03-05T09:40": "SKIPPED_OVERRUN"}
-
-
-def test_p58_a_scan_that_outlasts_the_next_ones_time_by_little_is_followed_by_it(tmp_path: Path) -> None:
-    h = host(tmp_path, ny("09:35"), times=("09:35", "09:40"))
-    h.session.takes = timedelta(minutes=8)
-    h.runner().step()
-    assert h.session.did == [("09:35:00", "2024-03-05T09:35"), ("09:43:00", "2024-03-05T09:40")]
-
-
 # ---------------------------------------------------------------- the clock
-def test_p14_a_clock_that_steps_back_repeats_no_scan(tmp_path: Path) -> None:
-    h = host(tmp_path, ny("09:35"))
-    runner = h.runner()
-    runner.step()
-    for back in ("09:34", "09:35", "08:35"):
-        h.clock.set(ny(back))
-        runner.step()
-        h.runner().step()
-    h.clock.set(ny("09:40"))
-    runner.step()
-    assert h.session.scans == ["2024-03-05T09:35"]
-    h.run_until(ny("17:00"))
-    assert h.scan_runs() == [f"2024-03-05T{what}" for what in (*TIMES, "close")]
-
-
-def test_p14_a_clock_that_steps_back_a_day_runs_no_scan_of_yesterday_late(tmp_path: Path) -> None:
-    h = host(tmp_path, ny("09:35"))
-    runner = h.runner()
-    runner.step()
-    h.clock.set(ny("15:00", date(2024, 3, 4)))
-    runner.step()
-    assert h.session.scans == ["2024-03-05T09:35"]
-
-
-def test_p14_pauses_are_measured_on_the_clock_that_cannot_step_back(tmp_path: Path) -> None:
-    h = host(tmp_path, ny("09:36"))
-    h.session.errors = [BrokerDown("503")]
-    runner = h.runner()
-    runner.step()
-    h.clock.set(ny("09:35"))
-    for _ in range(6):
-        h.clock.advance(timedelta(seconds=1))
-        runner.step()
-    assert h.scan_runs() == ["2024-03-05T09:35"]
-
-
 # ---------------------------------------------------------------- failures
 def test_b47_a_broker_down_is_retried_with_growing_pauses_until_too_late(tmp_path: Path) -> None:
     h = host(tmp_path, ny("09:35"))
@@ -374,22 +126,6 @@ def test_a_failure_before_a_restart_is_remembered_by_the_journal(tmp_path: Path)
     h.clock.set(ny("09:50"))
     h.runner().step()
     assert h.missed() == {"2024-03-05T09:35": "FAILED_UNTIL_TOO_LATE"}
-
-
-def test_p22_three_bugs_in_a_row_end_the_runner_with_1(tmp_path: Path) -> None:
-    h = host(tmp_path, ny("09:35"))
-    h.session.always = ZeroDivisionError("a bug")
-    assert h.run_until(ny("18:00"), step_s=1.0) == 1
-    assert len(h.session.did) == MAX_BUGS and h.clock.now() < ny("09:36")
-    assert [r.body["code"] for r in h.journal.kinds("run_failed")] == ["BUG"] * MAX_BUGS
-
-
-def test_p21_two_bugs_and_a_success_start_the_count_again(tmp_path: Path) -> None:
-    h = host(tmp_path, ny("09:35"), times=("09:35", "10:30"))
-    bug = RuntimeError("a bug")
-    h.session.errors = [bug, bug, None, bug, bug, None]
-    assert h.run_until(ny("11:00")) == 0
-    assert h.scan_runs() == ["2024-03-05T09:35", "2024-03-05T10:30"]
 
 
 @pytest.mark.parametrize("where", ["scan", "look"])
@@ -443,15 +179,6 @@ def test_a_look_that_fails_is_told_and_made_again_and_keeps_no_scan_waiting(tmp_
 
 
 # ---------------------------------------------------------------- heartbeat and end
-def test_p59_the_heartbeat_says_what_is_waited_for_and_what_is_running(tmp_path: Path) -> None:
-    h = host(tmp_path, ny("09:34"))
-    h.run_until(ny("09:37"))
-    beats = [what for _, what in h.beats]
-    assert "waiting for 2024-03-05T09:35 New York" in beats and "running 2024-03-05T09:35" in beats
-    assert beats[-1] == "waiting for 2024-03-05T10:30 New York"
-    assert len([b for b in beats if b.startswith("waiting")]) == 6  # every 30 s
-
-
 def test_waiting_for_names_the_next_session_over_a_weekend_and_a_skipped_half_day(tmp_path: Path) -> None:
     h = host(tmp_path, ny("16:30", date(2024, 3, 28)))
     assert h.runner().waiting_for() == "waiting for 2024-04-01T09:35 New York"  # Good Friday and a weekend
@@ -515,3 +242,13 @@ def test_p19_the_lock_is_given_back_when_the_runner_ends_in_an_error(tmp_path: P
         raise StateCorrupt("damaged")
     with only_runner(tmp_path, clock):
         pass
+
+
+@pytest.mark.parametrize(("before_s", "first"), [(0.0, "09:30:00"), (900.0, "09:15:00")])
+def test_looks_at_what_is_held_begin_before_the_open(tmp_path: Path, before_s: float, first: str) -> None:
+    """Corporate actions of the night are booked, and stops moved, before the open can hit them."""
+    h = host(tmp_path, ny("09:10"), before_open_s=before_s)
+    h.session.something_out = True
+    h.run_until(ny("09:34"))
+    looks = [at for at, what in h.session.did if what == "look"]
+    assert looks[0] == first and h.session.scans == []

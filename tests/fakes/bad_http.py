@@ -21,6 +21,8 @@ class BadServer:
         self.stored: dict[str, dict[str, Any]] = {}
         self.replies: dict[str, tuple[int, str]] = {}  # GET path -> status, body
         self.reply_changes: dict[str, Any] = {}
+        self.answer: tuple[int, str, dict[str, str]] = (500, "", {})  # of mode "answer"
+        self.seen_headers: list[dict[str, str]] = []  # of every POST
         self.release = threading.Event()
         owner = self
 
@@ -82,6 +84,7 @@ class _Handler(BaseHTTPRequestHandler):
         owner = self.server_owner
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         owner.posts.append(body)
+        owner.seen_headers.append(dict(self.headers.items()))
         order = owner.order(body)
         if owner.accepts:
             owner.stored[body["client_order_id"]] = {**order}
@@ -98,6 +101,10 @@ class _Handler(BaseHTTPRequestHandler):
 
     def post_429(self, good: str) -> None:
         self.reply(429, '{"message": "too many requests."}', Retry_After="86400")
+
+    def post_answer(self, good: str) -> None:
+        status, text, headers = self.server_owner.answer
+        self.reply(status, text, **headers)
 
     def post_422dup(self, good: str) -> None:
         self.reply(422, '{"code": 40010001, "message": "client_order_id must be unique"}')

@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from decimal import Decimal
+from fractions import Fraction
 
 from core.clock import Clock
 from core.domain import (
@@ -45,6 +46,7 @@ class FakeBroker:
         self.hide_positions = False
         self.events: list[Activity] = []  # splits, dividends, transfers
         self.gone: set[Symbol] = set()  # assets that are no longer listed
+        self.asset_ids: dict[Symbol, str] = {}  # a rename takes it along; else it is made of the symbol
 
     # -- core.ports.Broker --------------------------------------------------------------------------------------
 
@@ -119,10 +121,14 @@ class FakeBroker:
         if self.hide_positions:
             return {}
         return {
-            s: Position(symbol=s, quantity=Decimal(q), average_price=self.cost.get(s, Decimal(1)))
+            s: Position(symbol=s, quantity=Decimal(q), average_price=self.cost.get(s, Decimal(1)),
+                        market_value=self.bid * q, asset_id=self._asset_id(s))
             for s, q in self.held.items()
             if q
-        }
+        }  # fmt: skip
+
+    def _asset_id(self, symbol: Symbol) -> str:
+        return self.asset_ids.get(symbol, f"asset-{symbol}")
 
     def account(self) -> Account:
         worth = sum((self.bid * q for q in self.held.values()), Decimal(0))
@@ -144,10 +150,11 @@ class FakeBroker:
 
     def asset(self, symbol: Symbol) -> Asset | None:
         listed = symbol not in self.gone
-        return Asset(symbol=symbol, id=str(symbol), tradable=listed, active=listed)
+        return Asset(symbol=symbol, id=self._asset_id(symbol), tradable=listed, active=listed)
 
     def by_id(self, order_id: str) -> Order | None:
-        return next((order for order in self.orders.values() if order.id == order_id), None)
+        parts = [part for order in self.orders.values() for part in (order, *order.legs)]
+        return next((part for part in parts if part.id == order_id), None)
 
     def account_activities(self, since: datetime, kinds: Collection[str] = ()) -> Sequence[Activity]:
         return tuple(e for e in self.events if e.day >= since.date() and (not kinds or e.kind in kinds))
@@ -182,7 +189,7 @@ class FakeBroker:
         self.activities.append(
             Fill(
                 id=f"f{len(self.activities)}",
-                order_id=order.id,
+                order_id=order.legs[0].id if leg else order.id,
                 symbol=order.symbol,
                 side=order.side,
                 quantity=quantity,
@@ -206,3 +213,63 @@ class FakeBroker:
         if order.status != "filled":
             legs = tuple(replace(leg, status=status) for leg in order.legs)
             self.orders[cid] = replace(order, status=status, legs=legs)
+
+    # -- other people's hands, and the company's ------------------------------------------------------------------
+
+    def trade_by_hand(self, symbol: Symbol, quantity: int, *, cid: str = "app-1", price: str = "50.00") -> Order:
+        """Somebody buys (+) or sells (-) in the broker's app, or another program under this client order id."""
+        side, now = (Side.BUY if quantity > 0 else Side.SELL), self._clock.now()
+        made = Order(
+            id=f"id-{len(self.orders) + 1}", client_order_id=cid, symbol=symbol, side=side, quantity=abs(quantity),
+            filled_quantity=0, filled_price=None, kind="market", tif="day", status="new", submitted_at=now,
+        )  # fmt: skip
+        self.orders[cid] = made
+        self.fill(cid, abs(quantity), price=Decimal(price))
+        return self.orders[cid]
+
+    def happened(
+        self, kind: str, symbol: Symbol | None, quantity: Decimal | int | None = None, cash: Decimal | None = None,
+        *, group: str = "",
+    ) -> None:  # fmt: skip
+        """One account activity, its shares and its cash booked."""
+        self.events.append(Activity(
+            id=f"a{len(self.events)}", kind=kind, day=self._clock.now().date(), symbol=symbol, net_amount=cash,
+            quantity=None if quantity is None else Decimal(quantity), group=group,
+        ))  # fmt: skip
+        self.cash += cash or 0
+        if symbol is not None and quantity is not None:
+            self.held[symbol] = self.held.get(symbol, 0) + quantity  # type: ignore[assignment]
+
+    def split(self, symbol: Symbol, ratio: Fraction, *, orders: str = "cancel", told: bool = True) -> None:
+        """Overnight: shares times ratio, the fraction in cash. Open orders are cancelled, kept or scaled in shares."""
+        before = self.held.get(symbol, 0)
+        exact = before * ratio
+        whole = exact.numerator // exact.denominator
+        fraction = exact - whole
+        self.cost[symbol] = self.cost[symbol] * ratio.denominator / ratio.numerator
+        if told:
+            self.happened("SPLIT", symbol, whole - before, (self.bid * fraction.numerator / fraction.denominator))
+        else:
+            self.held[symbol] = whole
+        for cid, order in list(self.orders.items()):
+            if order.symbol != symbol or order not in self.open_orders():
+                continue
+            if orders == "cancel":
+                self._end(cid, "canceled")
+            elif orders == "scale":
+                self.orders[cid] = replace(order, quantity=int(order.quantity * ratio))
+
+    def rename(self, old: Symbol, new: Symbol, *, told: bool = True, same_asset: bool = True) -> None:
+        quantity = self.held.pop(old)
+        self.cost[new] = self.cost.pop(old)
+        self.held[new] = quantity
+        if same_asset:
+            self.asset_ids[new] = self._asset_id(old)
+        self.gone.add(old)
+        if told:
+            for symbol, sign in ((old, -1), (new, 1)):
+                self.events.append(Activity(id=f"a{len(self.events)}", kind="NC", day=self._clock.now().date(),
+                                            symbol=symbol, quantity=Decimal(sign * quantity), group="nc"))  # fmt: skip
+        for cid, order in list(self.orders.items()):
+            if order.symbol == old and order in self.open_orders():
+                self._end(cid, "canceled")

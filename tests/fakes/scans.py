@@ -91,6 +91,7 @@ class Scene:
     session: TradingSession
     stopping: list[bool]
     views: list[Mapping[Symbol, int]]
+    feed: Any = None  # corporate actions; None: nobody is asked
 
     @property
     def broker(self) -> Any:
@@ -106,7 +107,7 @@ class Scene:
         self.session = TradingSession(
             desk=self.world.desk, quotes=self.world.broker, planner=self.planner, sizer=size, settings=self.settings,
             calendar=calendar_2024(), write_views=lambda ledger, day: self.views.append(ledger.positions),
-            stopping=lambda: self.stopping[0],
+            stopping=lambda: self.stopping[0], actions=self.feed,
         )  # fmt: skip
         return self.session
 

@@ -35,6 +35,7 @@ def limits(**changes: Any) -> Limits:
         "daily_budget_usd": Decimal("1000"),
         "position_limit": 10,
         "one_position_per_symbol": True,
+        "cash_only": True,
         "var_limit_fraction": 0.02,
         "vix_halve_from": 25.0,
         "vix_stop_above": 35.0,
@@ -127,6 +128,7 @@ def book(symbol: str = "AAA", **changes: Any) -> Book:
         "returns": returns,
         "sectors": {Symbol(symbol): "Tech"},
         "equity": Decimal("100000"),
+        "cash": Decimal("100000"),
     }
     return Book(**{**values, **changes})
 
@@ -139,6 +141,20 @@ class Switch:
 
     def is_active(self) -> bool:
         return self.active
+
+
+class Unbounded:
+    """A last door that lets everything pass and remembers it: for tests of what lies behind it."""
+
+    def __init__(self) -> None:
+        self.admitted: list[Mapping[str, Any]] = []
+        self.cancels: list[str] = []
+
+    def admit(self, order: Mapping[str, Any], *, despite_halt: bool) -> None:
+        self.admitted.append(order)
+
+    def cancelling(self, path: str) -> None:
+        self.cancels.append(path)
 
 
 @dataclass
