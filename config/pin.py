@@ -2,7 +2,8 @@
 
 Items: `config` (config/base.yaml, or KOBE_CONFIG), `frozen_params`, `universe` (the file that the settings name) and
 `code` (every source file). Text is hashed with its line ends as LF, so that a Windows checkout has the same pin. The
-pin also keeps the values of the settings: a difference is told key by key, with the old and the new value.
+pin also keeps the values of the settings: a difference is told key by key, with the old and the new value. A number
+that became more than LARGE_FACTOR times larger or smaller is taken for a slip until it is acknowledged.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import json
 import string
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,6 +26,7 @@ from core.paths import REPO_ROOT, Home
 SCHEMA_VERSION: Final = 1
 ABSENT: Final = "absent"
 ITEMS: Final = ("config", "frozen_params", "universe", "code")
+LARGE_FACTOR: Final = 5
 CODE_FOLDERS: Final = (
     "cognitive", "config", "core", "data", "execution", "llm", "ml_advanced", "portfolio", "risk", "scripts",
 )  # fmt: skip
@@ -73,9 +76,18 @@ def _code_files(root: Path) -> Iterator[Path]:
     return iter(sorted(found, key=lambda file: file.relative_to(root).as_posix()))
 
 
-def write_pin(home: Home, *, config: Path | None = None) -> dict[str, str]:
-    """Accept what is there now. Atomic: a crash leaves the old pin or the new one. Refuses an absent universe."""
+def write_pin(home: Home, *, config: Path | None = None, ack: bool = False) -> dict[str, str]:
+    """Accept what is there now. Atomic: a crash leaves the old pin or the new one.
+
+    Raises ConfigError for an absent universe, and without `ack` for a change that looks like a slip.
+    """
     hashes = compute_pin(config=config)
+    large = large_changes(home, config=config)
+    if large and not ack:
+        raise ConfigError(
+            f"large changes against the pin: {'; '.join(large)}", code="PIN_NEEDS_ACK",
+            advice="correct the file, or accept them: python scripts/config_pin.py pin --ack",
+        )  # fmt: skip
     if ABSENT in hashes.values():
         missing = ", ".join(name for name in ITEMS if hashes[name] == ABSENT)
         raise ConfigError(f"nothing to pin: {missing} is absent", code="PIN_ITEM_ABSENT")
@@ -128,7 +140,44 @@ def check_pin(
         details += [f"{key}: pinned {before.get(key, ABSENT)}, now {after.get(key, ABSENT)}" for key in changed]
         if not changed:
             details.append("no value changed: only comments or layout")
+        if large := large_changes(home, config=config):
+            keys = ", ".join(line.split(":", 1)[0] for line in large)
+            details.append(f"more than {LARGE_FACTOR}-fold, so pin wants --ack: {keys}")
     return PinCheck(True, differing, tuple(details))
+
+
+def large_changes(home: Home, *, config: Path | None = None) -> tuple[str, ...]:
+    """Numbers that differ from the pinned ones by more than LARGE_FACTOR, or by their sign or being 0; one line each.
+
+    Nothing pinned: nothing to compare with. A damaged pin cannot be compared with, and that wants a look too.
+    """
+    try:
+        pinned = read_pin(home)
+    except StateCorrupt as error:
+        return (f"{error}, so the changes are not known",)
+    if pinned is None:
+        return ()
+    before, after = pinned["settings"], _settings_text(config)
+    pairs = ((key, _number(before.get(key)), _number(after[key])) for key in sorted(after))
+    return tuple(
+        f"{key}: pinned {was}, now {now}" for key, was, now in pairs if was is not None and _is_large(was, now)
+    )
+
+
+def _number(text: str | None) -> Decimal | None:
+    try:
+        found = Decimal(text) if text is not None else None
+    except InvalidOperation:
+        return None
+    return found if found is not None and found.is_finite() else None
+
+
+def _is_large(was: Decimal, now: Decimal | None) -> bool:
+    if now is None or was == now:
+        return False
+    if was * now <= 0:
+        return True
+    return not 1 / Decimal(LARGE_FACTOR) <= now / was <= LARGE_FACTOR
 
 
 def _settings_text(config: Path | None) -> dict[str, str]:

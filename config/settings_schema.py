@@ -130,6 +130,12 @@ class Runaway(Section):
 
     orders_per_minute: int = Field(default=30, ge=1, le=100_000, description="in any 60 seconds")
     orders_per_day: int = Field(default=300, ge=1, le=1_000_000, description="in any 24 hours")
+    notional_per_minute_usd: Money | None = Field(
+        default=None, gt=0, description="entries sent in any 60 seconds; null: twice the daily budget"
+    )
+    notional_per_day_usd: Money | None = Field(
+        default=None, gt=0, description="entries filled or possible in one New York day; null: the daily budget"
+    )
 
 
 class Risk(Section):
@@ -138,9 +144,22 @@ class Risk(Section):
     one_position_per_symbol: bool = Field(
         default=True, description="refuse an entry in a symbol that is held or on order"
     )
+    cash_only: bool = Field(default=True, description="entries are paid from cash; false lets the broker lend")
     advanced: AdvancedRisk = _section()
     vix: Vix = _section()
     runaway: Runaway = _section()
+
+    @model_validator(mode="after")
+    def _one_order_fits_under_the_ceilings(self) -> Self:
+        for name in ("notional_per_minute_usd", "notional_per_day_usd"):
+            ceiling: Decimal | None = getattr(self.runaway, name)
+            if ceiling is not None and ceiling < self.policy_gate.per_order_max_usd:
+                raise Conflict(
+                    f"risk.runaway.{name} {ceiling} is less than "
+                    f"risk.policy_gate.per_order_max_usd {self.policy_gate.per_order_max_usd}: nothing could be bought",
+                    f"risk.runaway.{name}", "risk.policy_gate.per_order_max_usd",
+                )  # fmt: skip
+        return self
 
 
 # ---------------------------------------------------------------- quality gate and filters
@@ -226,6 +245,12 @@ class Execution(Section):
     connect_timeout_s: float = Field(default=3.0, gt=0, le=60)
     read_timeout_s: float = Field(default=10.0, gt=0, le=120)
     total_timeout_s: float = Field(default=15.0, gt=0, le=180, description="deadline of a whole request")
+    rate_limit_wait_s: float = Field(
+        default=10.0, ge=0, le=120, description="longest wait that a 429 may ask of an order before it is left"
+    )
+    special_dividend_pct: Fraction = Field(
+        default=0.05, description="a dividend of this part of the price and more lowers the stop by its cash"
+    )
     clock_skew_max_s: float = Field(default=10.0, gt=0, le=300, description="our clock against the broker's")
     reconcile_poll_s: float = Field(default=10.0, gt=0, le=300, description="how long an unknown order is looked up")
     ticks: Annotated[tuple[Tick, ...], BeforeValidator(_to_tuple)] = Field(
@@ -310,7 +335,9 @@ _WALL_TIME = re.compile(r"(?:[01][0-9]|2[0-3]):[0-5][0-9]\Z")
 
 class Runner(Section):
     scan_times: Annotated[tuple[str, ...], BeforeValidator(_to_tuple)] = Field(
-        default=("09:35", "10:30", "15:55"), min_length=1, max_length=20,
+        default=("09:35", "10:30", "15:55"),
+        min_length=1,
+        max_length=20,
         description="New York wall time, HH:MM, ascending",
     )
     half_day_rule: Literal["close_minus_5", "skip"] = Field(
@@ -319,9 +346,16 @@ class Runner(Section):
     )
     heartbeat_s: float = Field(default=30.0, ge=1, le=600, description="how often the runner says that it lives")
     look_after_s: float = Field(default=60.0, ge=5, le=600, description="between looks at what is held")
+    before_open_s: float = Field(
+        default=900.0, ge=0, le=7200, description="how long before the open the looks at what is held begin"
+    )
     close_margin_s: float = Field(
         default=60.0, ge=0, le=3600, description="nothing is sent in the last seconds of a session"
     )
+    crashes_max: int = Field(
+        default=5, ge=1, le=100, description="crashes within crash_window_s after which the runner stays down"
+    )
+    crash_window_s: float = Field(default=3600.0, ge=60, le=86_400, description="see crashes_max")
 
     @field_validator("scan_times")
     @classmethod
@@ -336,6 +370,15 @@ class Runner(Section):
         return times
 
 
+class Watchdog(Section):
+    """A second process that halts, and cancels what is out, when the runner makes no progress."""
+
+    enabled: bool = Field(default=True, description="the runner starts it")
+    stalled_after_s: float = Field(
+        default=8.0, ge=2, le=600, description="no progress for this long, with entries or exits out"
+    )
+
+
 class Venue(Section):
     """The embedded venue, used when no broker keys are set."""
 
@@ -345,6 +388,68 @@ class Venue(Section):
     )
     seed: int = Field(default=7, ge=0, description="of the simulated market")
     spread_bps: float = Field(default=4.0, ge=0, le=1000, description="bid-ask spread of its quotes")
+
+
+# ---------------------------------------------------------------- costs of a backtest
+class SecFee(Section):
+    """SEC fee of Exchange Act section 31, on the value sold."""
+
+    effective: date = Field(description="first session")
+    usd_per_million: float = Field(ge=0, le=1000, description="USD per USD 1,000,000 sold")
+
+
+class Taf(Section):
+    """FINRA trading activity fee, on the shares sold."""
+
+    effective: date = Field(description="first session")
+    usd_per_share: float = Field(ge=0, le=1)
+    most_usd: float = Field(ge=0, le=1000, description="at most this much a trade")
+
+
+def _sec(effective: str, usd_per_million: float) -> SecFee:
+    return SecFee(effective=date.fromisoformat(effective), usd_per_million=usd_per_million)
+
+
+def _taf(effective: str, usd_per_share: float, most_usd: float) -> Taf:
+    return Taf(effective=date.fromisoformat(effective), usd_per_share=usd_per_share, most_usd=most_usd)
+
+
+DEFAULT_SEC_FEES = (
+    _sec("2014-03-18", 22.10), _sec("2015-02-14", 18.40), _sec("2016-02-16", 21.80), _sec("2017-07-04", 23.10),
+    _sec("2018-05-22", 13.00), _sec("2019-04-16", 20.70), _sec("2020-02-18", 22.10), _sec("2021-02-25", 5.10),
+    _sec("2022-05-14", 22.90), _sec("2023-02-27", 8.00), _sec("2024-05-22", 27.80), _sec("2025-05-14", 0.00),
+    _sec("2026-04-04", 20.60),
+)  # fmt: skip
+DEFAULT_TAF = (
+    _taf("2012-07-01", 0.000119, 5.95), _taf("2022-01-01", 0.000130, 6.49), _taf("2023-01-01", 0.000145, 7.27),
+    _taf("2024-01-01", 0.000166, 8.30), _taf("2026-01-01", 0.000195, 9.79),
+)  # fmt: skip
+
+
+class Costs(Section):
+    """What a backtest charges. `--costs-bps N` replaces slippage_bps; `--costs-bps 0` charges nothing at all."""
+
+    slippage_bps: float = Field(default=5.0, ge=0, le=1000, description="against us, on each side")
+    spread_bps_at_1m: float = Field(
+        default=50.0, ge=0, le=2000, description="spread of a name that trades USD 1M a day; falls with its root"
+    )
+    spread_bps_most: float = Field(default=200.0, ge=0, le=5000, description="and of one whose volume is not known")
+    participation_pct: Fraction = Field(default=0.01, description="of a day's dollar volume that one order may be")
+    sec_fees: Annotated[tuple[SecFee, ...], BeforeValidator(_to_tuple)] = Field(
+        default=DEFAULT_SEC_FEES, min_length=1, description="a dated table"
+    )
+    taf: Annotated[tuple[Taf, ...], BeforeValidator(_to_tuple)] = Field(
+        default=DEFAULT_TAF, min_length=1, description="a dated table"
+    )
+    fees_review_by: date = Field(default=date(2026, 12, 31), description="both tables were looked at until this day")
+
+    @field_validator("sec_fees", "taf")
+    @classmethod
+    def _ascending(cls, rows: tuple[Any, ...]) -> tuple[Any, ...]:
+        days = [row.effective for row in rows]
+        if days != sorted(set(days)):
+            raise ValueError("must ascend by effective, each date once")
+        return rows
 
 
 # ---------------------------------------------------------------- cognitive, logs
@@ -420,7 +525,9 @@ class Settings(Section):
     data: Data = _section()
     universe: UniverseSettings = _section()
     runner: Runner = _section()
+    watchdog: Watchdog = _section()
     venue: Venue = _section()
+    costs: Costs = _section()
     cognitive: Cognitive = _section()
     logs: Logs = _section()
 

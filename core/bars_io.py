@@ -14,11 +14,12 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from core.bars_text import parse_plain
 from core.errors import DataError
 
 Floats = npt.NDArray[np.float64]
@@ -76,24 +77,35 @@ def from_day(day: int) -> date:
 
 
 # ---------------------------------------------------------------- reading
-def read_bars(path: Path, symbols: Collection[str] | None = None) -> dict[str, BarColumns]:
+class Digest(Protocol):
+    def update(self, data: bytes, /) -> None: ...
+
+
+def bar_files(path: Path, symbols: Collection[str] | None = None) -> dict[Path, str | None]:
+    """The files that `read_bars` would read, each with its symbol; None: a long file. Raises DataError BARS_MISSING."""
+    if not path.is_dir():
+        if not path.is_file():
+            raise DataError(f"{path}: no such file or folder", code="BARS_MISSING", advice="check --bars")
+        return {path: None}
+    named = {file: symbol for file in sorted(path.iterdir()) if (symbol := _symbol_of(file)) is not None}
+    found: dict[Path, str | None] = {f: s for f, s in named.items() if symbols is None or s in symbols}
+    if not found:
+        raise DataError(f"{path} holds no SYMBOL.csv asked for", code="BARS_MISSING", advice="check --bars")
+    return found
+
+
+def read_bars(
+    path: Path, symbols: Collection[str] | None = None, *, digest: Digest | None = None
+) -> dict[str, BarColumns]:
     """A folder of SYMBOL.csv, or one long CSV with a symbol column; `.gz` or not; columns in any order and case.
 
+    `digest` is fed the name and content of every file read.
     Raises DataError: BARS_MISSING (no such path, or nothing in it), BARS_MALFORMED (file and line number named).
     """
-    if path.is_dir():
-        found: dict[str, BarColumns] = {}
-        for file in sorted(path.iterdir()):
-            symbol = _symbol_of(file)
-            if symbol is not None and (symbols is None or symbol in symbols):
-                found.update(_parse(file, symbol))
-        if not found:
-            raise DataError(f"{path} holds no SYMBOL.csv asked for", code="BARS_MISSING", advice="check --bars")
-        return found
-    if not path.is_file():
-        raise DataError(f"{path}: no such file or folder", code="BARS_MISSING", advice="check --bars")
-    read = _parse(path, None)
-    return read if symbols is None else {s: bars for s, bars in read.items() if s in symbols}
+    found: dict[str, BarColumns] = {}
+    for file, symbol in bar_files(path, symbols).items():
+        found.update(_parse(file, symbol, digest))
+    return found if symbols is None else {s: bars for s, bars in found.items() if s in symbols}
 
 
 def _symbol_of(file: Path) -> str | None:
@@ -107,22 +119,60 @@ def _symbol_of(file: Path) -> str | None:
 _NOT_SYMBOLS = frozenset({"vix_daily", "splits", "dividends", "sectors", "earnings"})
 
 
-def _bytes(path: Path) -> bytes:
+def path_bytes(path: Path) -> bytes:
     try:
-        content = path.read_bytes()
+        return path.read_bytes()
+    except OSError as error:
+        raise _unreadable(path, error) from error
+
+
+def _unpacked(path: Path, content: bytes) -> bytes:
+    try:
         return gzip.decompress(content) if path.name.lower().endswith(".gz") else content
     except (OSError, EOFError, zlib.error) as error:  # BadGzipFile is an OSError
-        raise DataError(f"{path}: cannot be read: {error}", code="BARS_MALFORMED", advice="replace the file") from error
+        raise _unreadable(path, error) from error
 
 
-def _parse(path: Path, symbol: str | None) -> dict[str, BarColumns]:
-    """Fast path through pandas' C reader; whatever it objects to is read again line by line, to name the line."""
-    content = _bytes(path)
+def _unreadable(path: Path, error: Exception) -> DataError:
+    return DataError(f"{path}: cannot be read: {error}", code="BARS_MALFORMED", advice="replace the file")
+
+
+def _plain(content: bytes, names: Sequence[str], symbol: str | None) -> dict[str, BarColumns] | None:
+    """None when the text needs the careful way."""
+    if len(set(names)) != len(names):
+        return None
+    found = parse_plain(content, names, FIELDS)
+    if found is None or (symbol is None and not found.runs):
+        return None
+    if symbol is not None:
+        return {symbol: _sorted(found.days, list(found.values.T))}
+    ends = [*(line for _, line in found.runs[1:]), len(found.days)]
+    rows: dict[str, list[slice]] = {}
+    for (name, begin), end in zip(found.runs, ends, strict=True):
+        rows.setdefault(name, []).append(slice(begin, end))
+    out: dict[str, BarColumns] = {}
+    for name, parts in rows.items():
+        days, values = (np.concatenate([a[part] for part in parts]) for a in (found.days, found.values))
+        out[name] = _sorted(days, list(values.T))
+    return out
+
+
+def _parse(path: Path, symbol: str | None, digest: Digest | None) -> dict[str, BarColumns]:
+    """Plain text is read by core.bars_text. The rest goes through pandas' C reader; whatever that objects to is read
+    again line by line, to name the line."""
+    raw = path_bytes(path)
+    if digest is not None:
+        digest.update(f"{path.name}\0{len(raw)}\0".encode())
+        digest.update(raw)
+    content = _unpacked(path, raw)
     header, names = _header(path, content)
     wanted = ["date", *FIELDS] + ([] if symbol is not None else ["symbol"])
     absent = [name for name in wanted if name not in names]
     if absent:
         raise _malformed(path, 1, f"no column {', '.join(absent)} in {header!r}")
+    plain = _plain(content, names, symbol)
+    if plain is not None:
+        return plain
     if b'"' in content or not _is_even(content, len(names)):
         _blame(path, content, names)
     try:
@@ -195,6 +245,8 @@ def parse_day(text: str) -> int:
 
 
 def _sorted(days: Days, values: Sequence[Floats]) -> BarColumns:
+    if (days[1:] >= days[:-1]).all():
+        return BarColumns(days, *values)
     order = np.argsort(days, kind="stable")
     return BarColumns(days[order], *(v[order] for v in values))
 

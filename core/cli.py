@@ -12,6 +12,7 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TextIO
+from zoneinfo import ZoneInfoNotFoundError
 
 from core import logs
 from core.canonical import canonical_json
@@ -34,8 +35,8 @@ def run(main: Callable[[], int]) -> int:
     """Call `main` and turn however it ends into an exit code and at most one line on stderr.
 
     KobeError: "kobe: CODE: message — advice" and its exit code. Interrupted, by Ctrl-C or SIGTERM: 130. Usage
-    (argparse): its own code. A KOBE_HOME that cannot be written: 10. Anything else is a bug: 70, traceback in
-    logs/errors.jsonl.
+    (argparse): its own code. A KOBE_HOME that cannot be written, or no time zones: 10. Anything else is a bug: 70,
+    traceback in logs/errors.jsonl.
     """
     with _terminable():
         return _run(main)
@@ -59,7 +60,7 @@ def _run(main: Callable[[], int]) -> int:
         _silence(sys.stdout)
         return PIPE_CLOSED
     except Exception as error:  # noqa: BLE001 - the process boundary: the one place that may
-        if isinstance(error, OSError) and (refusal := _home_refused(error)):
+        if refusal := _refused(error):
             complain(refusal)
             return int(Exit.CONFIG)
         logs.error_event("command_crashed", code="BUG", message=repr(error), traceback=traceback.format_exc())
@@ -83,6 +84,13 @@ def _terminable() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def _refused(error: Exception) -> str | None:
+    """The line for what is wrong with the machine and not with us; None for a bug."""
+    if isinstance(error, ZoneInfoNotFoundError):
+        return f"kobe: TZDATA_MISSING: {error.args[0]} — python -m pip install -r requirements.lock.txt"
+    return _home_refused(error) if isinstance(error, OSError) else None
 
 
 def _home_refused(error: OSError) -> str | None:

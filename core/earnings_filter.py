@@ -70,13 +70,13 @@ def _look() -> tuple[str, str, dict[str, Any]]:
     from config.loader import load_settings
     from core.clock import SystemClock
     from core.domain import Symbol
-    from core.paths import REPO_ROOT
+    from core.paths import REPO_ROOT, home
     from data.earnings import EarningsFile  # the one listed exception to the import arrows
 
     named = load_settings().filters.earnings.path
-    if named is None:
-        return "EARNINGS_SOURCE_ABSENT", "filters.earnings.path is not set: every symbol counts as unknown", {}
-    path = REPO_ROOT / named
+    path = REPO_ROOT / named if named is not None else home().cache / "earnings.csv"
+    if not path.is_file():
+        return "EARNINGS_SOURCE_ABSENT", f"there is no {path}: every symbol counts as unknown", {"path": str(path)}
     source = EarningsFile(path)
     known = [found for symbol in _CANARIES if (found := source.dates(Symbol(symbol)))]
     newest = max((max(found) for found in known), default=None)

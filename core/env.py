@@ -145,6 +145,7 @@ class Endpoints:
     alpaca_data: str
     polygon: str
     anthropic: str
+    at_alpaca: bool = True  # the broker is Alpaca's own host, not one that ALPACA_BASE_URL put in its place
     all_named: bool = False  # all four come from the environment: then no other server is asked for anything
 
 
@@ -164,6 +165,7 @@ def endpoints(mode: Mode) -> Endpoints:
         )
     return Endpoints(
         alpaca=alpaca,
+        at_alpaca=(urlsplit(alpaca).hostname or "").endswith(".alpaca.markets"),
         alpaca_data=_address("ALPACA_DATA_URL", DATA_URL),
         polygon=_address("POLYGON_BASE_URL", POLYGON_URL),
         anthropic=_address("ANTHROPIC_BASE_URL", ANTHROPIC_URL).removesuffix("/v1"),
@@ -201,3 +203,42 @@ def _near(host: str) -> bool:
     except ValueError:
         return "." not in host or host.endswith((".localhost", ".local", ".internal"))
     return found.is_loopback or found.is_private
+
+
+# ---------------------------------------------------------------- proxies
+def proxy_for(url: str) -> str | None:
+    """The proxy that HTTPS_PROXY, HTTP_PROXY or ALL_PROXY name for `url`, unless NO_PROXY excepts its host.
+
+    This machine itself is never reached through a proxy. Raises ConfigError for a proxy that cannot be used; its text
+    names the variable and no value, because a proxy's address may hold a password.
+    """
+    from urllib.request import getproxies, proxy_bypass
+
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    if is_this_machine(host) or proxy_bypass(host):
+        return None
+    known = getproxies()
+    scheme = parts.scheme if known.get(parts.scheme) else "all"
+    named = known.get(scheme)
+    if not named:
+        return None
+    try:
+        proxy = urlsplit(named if "://" in named else f"http://{named}")
+        usable, _ = bool(proxy.hostname), proxy.port
+    except ValueError:
+        usable = False
+    if not usable or proxy.scheme not in ("http", "https"):
+        kind = f"a {proxy.scheme} proxy" if usable else "no proxy address"
+        raise ConfigError(
+            f"{scheme.upper()}_PROXY names {kind}; http and https proxies are understood", code="PROXY_UNSUPPORTED",
+            advice=f"set {scheme.upper()}_PROXY to http://host:port, or except {host} with NO_PROXY",
+        )  # fmt: skip
+    return proxy.geturl()
+
+
+def is_this_machine(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")

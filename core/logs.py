@@ -11,7 +11,7 @@ import logging
 import os
 import threading
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,6 +53,18 @@ def configure(home: Home, clock: Clock, *, run_id: str, mode: str) -> None:
     root = logging.getLogger()
     if not any(isinstance(handler, _LibraryHandler) for handler in root.handlers):
         root.addHandler(_LibraryHandler(logging.WARNING))  # else Python prints library warnings to stderr, unmasked
+
+
+@contextlib.contextmanager
+def aside(home: Home, clock: Clock, *, run_id: str, mode: str) -> Iterator[None]:
+    """Lines go to another home until the block ends: a drill's errors are none of the operator's."""
+    global _target
+    before = _target
+    configure(home, clock, run_id=run_id, mode=mode)
+    try:
+        yield
+    finally:
+        _target = before
 
 
 def event(name: str, /, **fields: Any) -> None:

@@ -150,7 +150,7 @@ class MarketCalendar:
         return _utc(session, self._facts.closes.get(session, _CLOSE))
 
     def instant_at(self, session: date, wall: str) -> datetime:
-        """"09:35" or "09:35:30" New York wall time on that date, in UTC. Raises UsageError for other words."""
+        """ "09:35" or "09:35:30" New York wall time on that date, in UTC. Raises UsageError for other words."""
         match = _WALL.match(wall.strip())
         if match is None:
             raise UsageError(f"{wall!r} is not a wall time HH:MM", advice="for instance 09:35")
@@ -279,9 +279,7 @@ def _from_library(end_year: int) -> Facts:
         warnings.simplefilter("ignore", DeprecationWarning)
         found = exchange_calendars.get_calendar("XNYS", start=f"{FIRST_YEAR}-01-01", end=f"{end_year}-12-31")
     sessions = tuple(stamp.date() for stamp in found.sessions)
-    return Facts(
-        sessions, _unusual(sessions, found.opens, _OPEN), _unusual(sessions, found.closes, _CLOSE), end_year
-    )
+    return Facts(sessions, _unusual(sessions, found.opens, _OPEN), _unusual(sessions, found.closes, _CLOSE), end_year)
 
 
 def _unusual(sessions: Sequence[date], instants: Sequence[datetime], usual: time) -> dict[date, time]:

@@ -40,10 +40,22 @@ class EarningsFile:
             return None
         return found
 
+    def at(self, today: date) -> EarningsFile:
+        """The same file as it is believed on another day; it is not read again."""
+        other = EarningsFile(self._path, today=today, universe=self._universe)
+        known = self._load()[0]
+        other._loaded = known, other._doubt(known)
+        return other
+
     @property
     def why_unknown(self) -> str:
         """Why the whole file says nothing; empty when it is believed."""
         return self._load()[1]
+
+    def doubt_of(self, universe: Collection[str]) -> str:
+        """Why the file cannot be right for these names; empty when it can. A name it does know is still believed."""
+        known, why = self._load()
+        return why or _too_few(self._path, known, universe)
 
     def symbols(self) -> list[Symbol]:
         return sorted(self._load()[0])
@@ -63,16 +75,18 @@ class EarningsFile:
             newest = max(days[-1] for days in known.values())
             if newest < self._today - _STALE_AFTER:
                 return f"{self._path.name} ends at {newest}"
-        if self._universe:
-            share = sum(symbol in known for symbol in self._universe) / len(self._universe)
-            if share < _FEWEST_FRACTION:
-                return f"{self._path.name} knows {share:.0%} of the universe"
+        return _too_few(self._path, known, self._universe or ())
+
+
+def _too_few(path: Path | None, known: Collection[Symbol], universe: Collection[str]) -> str:
+    if path is None or not universe:
         return ""
+    share = sum(symbol in known for symbol in universe) / len(universe)
+    return f"{path.name} knows {share:.0%} of the universe" if share < _FEWEST_FRACTION else ""
 
 
 def read_earnings(path: Path) -> dict[Symbol, tuple[date, ...]]:
-    """{} for a missing or empty file. Raises DataError for a line that cannot be read: a lost line is a lost warning.
-    """
+    """{} for a missing or empty file. Raises DataError for an unreadable line: a lost line is a lost warning."""
     try:
         raw = path.read_bytes()
     except FileNotFoundError:

@@ -12,8 +12,6 @@ import hashlib
 import io
 import json
 import os
-import shutil
-import tempfile
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -26,12 +24,13 @@ from core.bars_io import FIELDS, BarColumns, Dividend, Split, from_day, parse_da
 from core.errors import DataError
 from core.files import locked, write_atomic
 from core.panel import Panel, adjust_for_splits
+from core.panel_file import PanelFolder
 
 HEADER = "date,open,high,low,close,volume"
 _RESERVED = frozenset(
     {"CON", "PRN", "AUX", "NUL", *(f"COM{i}" for i in range(10)), *(f"LPT{i}" for i in range(10))}
 )  # names Windows gives to devices; PRN was a real ticker
-_BLOCKS = (*FIELDS, "session_index")
+SAME_FRACTION = 1e-6  # what lies closer together is the same word, computed twice
 Row = tuple[float, float, float, float, float]
 
 
@@ -222,15 +221,12 @@ class BarStore:
         return dict(self._flags.get(session.isoformat(), {}))
 
     def _open(self, key: str) -> Panel | None:
-        folder = self._panels / key
-        try:
-            meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
-            blocks = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in _BLOCKS}
-            sessions, length = np.load(folder / "sessions.npy"), np.load(folder / "length.npy")
-        except (FileNotFoundError, ValueError, EOFError):  # absent or damaged: it is derived, make it again
+        found = PanelFolder(self._panels).open(key)
+        if found is None:
             return None
-        self._flags, self.damaged = meta["flags"], tuple(meta["damaged"])
-        return Panel(symbols=tuple(meta["symbols"]), sessions=sessions, length=length, **blocks)
+        panel, notes = found
+        self._flags, self.damaged = notes["flags"], tuple(notes["damaged"])
+        return panel
 
     def _build(self, key: str, listing: Mapping[str, tuple[int, int]]) -> Panel:
         from core.market_calendar import market_calendar
@@ -259,25 +255,7 @@ class BarStore:
         return parsed
 
     def _save(self, key: str, panel: Panel, flags: Mapping[str, Mapping[str, str]]) -> None:
-        """Write a new generation beside the old ones, then remove those; failure to save costs only time."""
-        with contextlib.suppress(OSError):  # cleared meanwhile, or the disk is full
-            self._panels.mkdir(parents=True, exist_ok=True)
-            draft = Path(tempfile.mkdtemp(prefix=".draft-", dir=self._panels))
-            self._save_to(draft, key, panel, flags)
-
-    def _save_to(self, draft: Path, key: str, panel: Panel, flags: Mapping[str, Mapping[str, str]]) -> None:
-        try:
-            for name in (*_BLOCKS, "sessions", "length"):
-                np.save(draft / f"{name}.npy", getattr(panel, name))
-            meta = {"symbols": panel.symbols, "flags": flags, "damaged": self.damaged}
-            (draft / "meta.json").write_text(json.dumps(meta, sort_keys=True), encoding="utf-8")
-            old = [p for p in self._panels.iterdir() if p.name != key and not p.name.startswith(".")]
-            with contextlib.suppress(OSError):  # another process made the same generation first
-                draft.rename(self._panels / key)
-            for folder in old:
-                shutil.rmtree(folder, ignore_errors=True)  # Windows keeps a mapped one until its reader ends
-        finally:
-            shutil.rmtree(draft, ignore_errors=True)
+        PanelFolder(self._panels).save(key, panel, {"flags": flags, "damaged": self.damaged})
 
 
 def _cleared(source: str, what: str) -> DataError:
@@ -387,7 +365,7 @@ def _revisions(symbol: str, before: BarColumns, again: BarColumns) -> list[Revis
         at = int(np.searchsorted(before.dates, day))
         if at < len(before) and before.dates[at] == day:
             ours, theirs = _row(before, at), _row(again, k)
-            if ours != theirs:
+            if not np.allclose(ours, theirs, rtol=SAME_FRACTION, atol=0.0):
                 out.append(Revision(symbol, from_day(int(day)), ours, theirs))
     return out
 

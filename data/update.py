@@ -17,6 +17,7 @@ from typing import Protocol
 
 import numpy as np
 
+from core import logs
 from core.bars_io import BarColumns, Days, Dividend, Split, from_day, to_day
 from core.clock import Clock
 from core.domain import Symbol
@@ -38,6 +39,7 @@ from data.providers.base import (
 )
 from data.providers.multi_source import MultiSource
 from data.quality import NO_BAR, clean
+from data.store import Revision
 from data.vix import VixStore, plausible
 
 Progress = Callable[[int, int, str], None]
@@ -51,13 +53,14 @@ _OLD_SESSION_FRACTION = 0.5  # of the newest: fewer names traded years ago
 _RECENT_SESSIONS = 10
 _LAST_CLOSES = "_last_closes.json"
 _CLEARED_TRIES = 3
+_LOOK_AGAIN = 5  # sessions
 
 
 class Store(Protocol):
     """The part of data.store.BarStore that an update needs. Files may vanish between any two calls."""
 
-    def append(self, symbol: str, bars: BarColumns) -> object: ...
-    def append_session(self, session: date, rows: Mapping[str, Row]) -> object: ...
+    def append(self, symbol: str, bars: BarColumns) -> Sequence[Revision]: ...
+    def append_session(self, session: date, rows: Mapping[str, Row]) -> Sequence[Revision]: ...
     def last_sessions(self, symbols: Iterable[str]) -> Mapping[str, date]: ...
     def write_actions(self, splits: Sequence[Split], dividends: Sequence[Dividend]) -> None: ...
     def read_actions(self) -> tuple[Sequence[Split], Sequence[Dividend]]: ...
@@ -80,6 +83,7 @@ class UpdateReport:
     refused: Mapping[Symbol, str] = field(default_factory=dict)
     coverage: float = 0.0  # share of the symbols that have the session's bar, 0..1
     vix: float | None = None
+    revisions: int = 0  # stored bars of which the vendor says something else now; the first word is kept
     failed_before: tuple[str, ...] = ()  # vendors tried first, each with its reason
 
 
@@ -111,6 +115,7 @@ class _Work:
     backfilled: list[Symbol] = field(default_factory=list)
     have: set[Symbol] = field(default_factory=set)  # symbols with the newest session
     actions_seen: bool = False  # the vendor named at least one split or dividend
+    revised: list[Revision] = field(default_factory=list)
 
     @property
     def newest(self) -> date:
@@ -158,6 +163,7 @@ def update(
 
     provider, (work, plan), failed_before = multi.attempt(attempt)
     vix = _update_vix(multi, provider, cache, days[-1])
+    _tell_revisions(provider.name, work.revised)
     return UpdateReport(
         source=provider.name,
         simulated=provider.simulated,
@@ -168,6 +174,7 @@ def update(
         refused=dict(sorted(work.refused.items())),
         coverage=len(work.have) / len(wanted),
         vix=vix,
+        revisions=len(work.revised),
         failed_before=failed_before,
     )
 
@@ -318,7 +325,9 @@ def _good_rows(work: _Work, session: date, answer: Mapping[Symbol, Row]) -> dict
         problem = bar_problem(row)
         if problem is None:
             good[symbol] = row
-        elif session == work.newest:
+            continue
+        logs.count("bars_quarantined", code=problem, source=work.provider.name)
+        if session == work.newest:
             work.refused[symbol] = problem
     return good
 
@@ -352,10 +361,10 @@ def _flush(work: _Work, lasts: Mapping[Symbol, date | None], pending: Mapping[Sy
     _require_files(work, [symbol for symbol in pending if lasts[symbol] is not None])
     days = {row[0] for rows in pending.values() for row in rows}
     if len(days) == 1:
-        work.store.append_session(days.pop(), {symbol: rows[0][1:] for symbol, rows in pending.items()})
+        work.revised += work.store.append_session(days.pop(), {s: rows[0][1:] for s, rows in pending.items()})
     else:
         for symbol, rows in pending.items():
-            work.store.append(symbol, columns(rows))
+            work.revised += work.store.append(symbol, columns(rows))
     work.have.update(symbol for symbol, rows in pending.items() if rows[-1][0] == work.newest)
 
 
@@ -374,9 +383,8 @@ def _one_by_one(work: _Work, lasts: Mapping[Symbol, date | None], symbols: tuple
     chunk: dict[Symbol, BarColumns] = {}
     for done, (symbol, bars) in enumerate(_answers(work, starts), start=1):
         work.progress(done, len(symbols), f"symbol {symbol}")
-        last = lasts[symbol]
         if bars is not None:
-            chunk[symbol] = bars if last is None else bars.rows(bars.dates > to_day(last))
+            chunk[symbol] = bars
         if len(chunk) >= _FLUSH_SYMBOLS and not short:
             _store_chunk(work, lasts, chunk)
             chunk = {}
@@ -385,19 +393,29 @@ def _one_by_one(work: _Work, lasts: Mapping[Symbol, date | None], symbols: tuple
     _store_chunk(work, lasts, chunk)
 
 
-def _starts(
-    work: _Work, lasts: Mapping[Symbol, date | None], symbols: tuple[Symbol, ...]
-) -> dict[date, list[Symbol]]:
+def _starts(work: _Work, lasts: Mapping[Symbol, date | None], symbols: tuple[Symbol, ...]) -> dict[date, list[Symbol]]:
     starts: dict[date, list[Symbol]] = {}
     for symbol in symbols:
         last = lasts[symbol]
-        start = work.sessions[0] if last is None else max(work.sessions[0], last + timedelta(days=1))
+        start = work.sessions[0] if last is None else max(work.sessions[0], _again_from(work, last))
         starts.setdefault(start, []).append(symbol)
     if work.provider.shared_requests and len(starts) > 2:  # the many, and all others together from the earliest on
         most = max(starts, key=lambda day: (len(starts[day]), day))
         rest = {day: names for day, names in starts.items() if day != most}
         starts = {most: starts[most], min(rest): [symbol for names in rest.values() for symbol in names]}
     return starts
+
+
+def _again_from(work: _Work, last: date) -> date:
+    """A few stored sessions are asked for again, at no further request: so that a revision shows (D25)."""
+    return work.sessions[max(0, bisect_right(work.sessions, last) - _LOOK_AGAIN)]
+
+
+def _tell_revisions(source: str, revised: Sequence[Revision]) -> None:
+    if revised:
+        told = [f"{r.symbol} {r.session} close {r.ours[3]:g}, now {r.theirs[3]:g}" for r in revised[:5]]
+        logs.event("bars_revised", code="BARS_REVISED", source=source, bars=len(revised), examples=told)
+        logs.count("bars_revised", len(revised), source=source)
 
 
 def _answers(work: _Work, starts: Mapping[date, list[Symbol]]) -> Iterator[tuple[Symbol, BarColumns | None]]:
@@ -421,6 +439,8 @@ def _answers(work: _Work, starts: Mapping[date, list[Symbol]]) -> Iterator[tuple
 def _good_bars(work: _Work, symbol: Symbol, bars: BarColumns, known: Days) -> BarColumns:
     """Bars of wanted sessions that can be true. A symbol whose newest bar is missing or broken is refused today."""
     kept, flags = clean(between(bars, int(known[0]), int(known[-1])), known, work.newest)
+    for flag in flags:
+        logs.count("bars_quarantined", code=flag.code, source=work.provider.name)
     if not len(kept) or int(kept.dates[-1]) != int(known[-1]):
         work.refused[symbol] = next((flag.code for flag in flags if flag.session == work.newest), NO_BAR)
     return kept
@@ -447,8 +467,10 @@ def _store_chunk(work: _Work, lasts: Mapping[Symbol, date | None], chunk: Mappin
     for symbol, bars in chunk.items():
         if not len(bars):
             continue
-        work.store.append(symbol, bars)
-        work.backfilled.append(symbol)
+        work.revised += work.store.append(symbol, bars)
+        before = lasts[symbol]
+        if before is None or int(bars.dates[-1]) > to_day(before):
+            work.backfilled.append(symbol)
         if from_day(int(bars.dates[-1])) == work.newest:
             work.have.add(symbol)
 

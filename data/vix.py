@@ -30,8 +30,11 @@ class VixStore:
         self.path = root / source / FILE
 
     def level(self, session: date) -> float | None:
-        found = self._read().get(session)
-        return plausible(found[0]) if found else None
+        return self.levels().get(session)
+
+    def levels(self) -> dict[date, float]:
+        """Every session that is known."""
+        return {day: level for day, (level, _) in self._read().items() if plausible(level) is not None}
 
     def put(self, session: date, level: float, vendor: str) -> None:
         """Raises ValueError for what cannot be a VIX close."""

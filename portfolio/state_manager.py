@@ -6,7 +6,8 @@ weekly_budget.json  {schema_version, week: "2026-W48", spent_usd}; derived from 
 universe_last.json  {schema_version, symbols, sha256}; the last default universe, for the change guard
 
 An absent document reads as empty. A damaged one raises StateCorrupt: it is never a fresh start. One written by a newer
-version is refused too. Money and quantities are text, so that nothing is lost in a float.
+version is refused too. One of an older version is read through named upgrades and kept as `<name>.v<version>.json` when
+it is first rewritten. Money and quantities are text, so that nothing is lost in a float.
 """
 
 from __future__ import annotations
@@ -118,6 +119,7 @@ class StateManager:
         with locked(path, timeout_s=self._lock_timeout_s):
             after = {**change(self.read(name)), "schema_version": schema.version}
             schema.check(after)
+            _keep_older(path, schema.version)
             write_atomic(path, json.dumps(after, indent=1, sort_keys=True).encode() + b"\n")
             return after
 
@@ -156,6 +158,18 @@ def _text(value: object) -> str:
     return value if isinstance(value, str) else str(value)
 
 
+def _keep_older(path: Path, version: int) -> None:
+    """Before the first rewrite of an older document: a copy of it, made once, so that a migration can be undone."""
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        return
+    written = int(json.loads(content)["schema_version"])  # it was read a moment ago, under the same lock
+    kept = path.with_name(f"{path.stem}.v{written}.json")
+    if written < version and not kept.exists():
+        write_atomic(kept, content)
+
+
 def _parsed(path: Path, content: bytes, schema: Schema) -> Document:
     try:
         document = json.loads(content.decode("utf-8"))
@@ -170,12 +184,12 @@ def _parsed(path: Path, content: bytes, schema: Schema) -> Document:
             code="STATE_NEWER",
             advice="run the newer version of the program that wrote it",
         )
-    while version < schema.version:
-        document = {**schema.upgrades[version](document), "schema_version": version + 1}
-        version += 1
     try:
+        while version < schema.version:
+            document = {**schema.upgrades[version](document), "schema_version": version + 1}
+            version += 1
         schema.check(document)
-    except ValueError as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise StateCorrupt(f"{path.name} is damaged: {error}") from error
     return dict(document)
 

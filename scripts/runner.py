@@ -33,6 +33,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--market", default="simulated", help="what the embedded venue plays: simulated, or a path of bars")
     p.add_argument("--fills", choices=("path", "at_open"), help="how the embedded venue fills; at_open is idealised")
     p.add_argument("--bars", type=pathlib.Path, help="scan these files instead of the store")
+    p.add_argument("--allow-dirty", action="store_true", help="paper only: trade code that differs from the pinned one")
     p.add_argument("--dotenv", type=pathlib.Path, help="another .env file")
     p.add_argument("--json", action="store_true", help="with --once or --replay: one line of JSON on stdout")
     return p

@@ -4,23 +4,30 @@ from __future__ import annotations
 
 import argparse
 import json
-import signal
 import threading
 from collections import Counter
 from datetime import date, timedelta
 from decimal import Decimal
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from core import cli, logs
-from core.clock import SteppedClock
+from core import cli, host, logs
+from core.clock import BeatingClock, SteppedClock
 from core.domain import Mode, Purpose
 from core.errors import ConfigError, DataError, Exit, UsageError
 from core.files import write_atomic
+from execution.heartbeat import GAVE_UP, STOPPED, Heartbeat
 from execution.ledger import Ledger
+from execution.noted import NOTE_FILE
 from execution.runner import Runner, Schedule, only_runner
 from execution.scheduler import DueRun, due_runs, parse_scan_times, run_for
 from execution.session import RunReport, after_close
-from scripts import trading, wiring
+from execution.starts import Run, counted_start
+from execution.upkeep import Upkeep
+from scripts import checks, ground, trading, watching, wiring
+from scripts.break_lines import render_breaks
+
+if TYPE_CHECKING:
+    pass
 
 SIMULATED = "[sim]"
 WIDTH = 80 - len(SIMULATED) - 1
@@ -41,17 +48,16 @@ def check(args: argparse.Namespace) -> None:
         raise UsageError("--as-of goes with --once")
     if args.cap is not None and args.cap < 1:
         raise UsageError(f"--cap must be at least 1, was {args.cap}")
+    if args.scan_times is not None:
+        parse_scan_times(args.scan_times)
+    if args.universe is not None:
+        from data.universe import load_universe
+
+        load_universe(args.universe, default=False)
 
 
 def _times(context: wiring.Context, args: argparse.Namespace) -> tuple[str, ...]:
     return parse_scan_times(args.scan_times or ",".join(context.settings.runner.scan_times))
-
-
-def _latched(context: wiring.Context) -> Any:
-    from risk.kill_switch import KillSwitch, LatchedHalt
-
-    context.home.state.mkdir(parents=True, exist_ok=True)
-    return LatchedHalt(KillSwitch(context.home.kill_switch))
 
 
 def _market(context: wiring.Context, args: argparse.Namespace) -> None:
@@ -81,9 +87,15 @@ def once(args: argparse.Namespace) -> int:
     _market(context, args)
     if args.as_of is None:
         wiring.resume_replayed_account(context)
+    ground.open_home(context)
     with wiring.closing(context), only_runner(context.home.state, context.clock):
-        desk = trading.open_desk(context, _latched(context))
-        trading.require(trading.startup_checks(context, desk))
+        trading.require(ground.checks(context, allow_dirty=args.allow_dirty))
+        desk, halts = trading.open_runners_desk(context)
+        trading.require(trading.startup_checks(context, desk, halts))
+        trading.require([ground.restored(context, desk)])
+        checks.allow_start(context, desk, halts)
+        if args.as_of is None and not wiring.replay_file(context).is_file():
+            desk.journal.seal_or_postpone()
         session = trading.open_session(context, desk, _universe(context, args), args.bars)
         report = session.run(_due_now(context, args))
     if args.json:
@@ -91,7 +103,7 @@ def once(args: argparse.Namespace) -> int:
     else:
         cli.out(wiring.describe(context, data_source=str((report.scan or {}).get("data_source")), simulated=False))
         cli.out(render_report(report))
-    lacking = report.no_quotes or (report.scan is None and report.code not in ("OK", "KILL_SWITCH"))
+    lacking = report.no_quotes or (report.scan is None and report.code not in ("OK", "KILL_SWITCH", "MARKET_CLOSED"))
     if lacking and not report.breaks:
         raise DataError(f"{report.run.id}: nothing was entered, what is held was looked after", code=report.code)
     return Exit.NO if report.breaks else Exit.OK
@@ -117,8 +129,7 @@ def render_report(report: RunReport) -> str:
         ]
         lines.append(cli.table(["symbol", "side", "shares", "price", "verdict", "codes"], rows))
     if report.breaks:
-        rows = [[b["symbol"], b["kind"], b["ours"], b["theirs"], b["proposal"]] for b in report.breaks]
-        lines.append(cli.table(["symbol", "break", "ours", "theirs", "proposal"], rows))
+        lines.append(render_breaks(report.breaks))
     return "\n".join(lines)
 
 
@@ -132,35 +143,91 @@ def forever(args: argparse.Namespace) -> int:
             code="REPLAY_HOME",
             advice="set KOBE_HOME to another folder",
         )
-    stop = threading.Event()
-    for name in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(name, lambda *_: stop.set())
-    with wiring.closing(context), only_runner(context.home.state, context.clock) as beat:
-        desk = trading.open_desk(context, _latched(context))
-        findings = trading.startup_checks(context, desk)
-        source = "real vendors" if context.real_data else context.source_name
-        cli.out(wiring.describe(context, data_source=source, simulated=not context.real_data))
-        for note in [*context.notes, NOT_YET]:
-            cli.out(note)
-        for finding in findings:
-            cli.out(f"  {'FAIL' if finding.problem else 'ok  '} {finding.name}: {finding.found}")
-        trading.require(findings)
-        session = trading.open_session(context, desk, _universe(context, args), args.bars, stopping=stop.is_set)
-        session.recover()
-        runner = Runner(
-            session,
-            _schedule(context, args, desk),
+    stop = watching.stop_on_signals()
+    run = context.settings.runner
+    ground.open_home(context)
+    with (
+        wiring.closing(context),
+        only_runner(context.home.state, context.clock) as beat,
+        counted_start(
+            context.home.state / "starts.json",
             context.clock,
-            heartbeat_s=context.settings.runner.heartbeat_s,
-            look_after_s=context.settings.runner.look_after_s,
-            beat=beat,
-            tell=lambda report: cli.out(render_report(report)),
-            stop=stop,
-        )
-        cli.out(f"running; {runner.waiting_for()}; Ctrl-C ends")
-        code = runner.forever()
+            crashes_max=run.crashes_max,
+            within=timedelta(seconds=run.crash_window_s),
+        ) as start,
+    ):
+        context.clock = BeatingClock(context.clock, beat.pulse)
+        context.alive, context.tick = beat.pulse, lambda *_: beat.pulse()
+        guard = watching.Guard(context, args, beat)
+        code = _open_and_run(context, args, beat, stop, guard, start)
+        start.ended(code)
+        beat.last_word = STOPPED if code == 0 else GAVE_UP
+    guard.end()
     cli.out("runner ended")
     return code
+
+
+def back_off(start: Run, stop: threading.Event, beat: Heartbeat) -> None:
+    """A supervisor restarts at once; trading waits, longer after each crash (P22). Recovery was before this."""
+    if not start.crashed:
+        return
+    logs.error_event("runner_restarted", code="RESTART_AFTER_CRASH", crashes=start.crashed, wait_s=start.pause_s)
+    cli.out(f"{start.crashed} crashes before this start: no scan for {start.pause_s:g} s")
+    beat(f"waiting {start.pause_s:g} s after {start.crashed} crashes")
+    for _ in range(round(start.pause_s)):
+        beat.pulse()
+        if stop.wait(1.0):
+            return
+
+
+def _open_and_run(
+    context: wiring.Context, args: argparse.Namespace, beat: Heartbeat, stop: threading.Event, guard: watching.Guard,
+    start: Run,
+) -> int:  # fmt: skip
+    findings = ground.checks(context, allow_dirty=args.allow_dirty)
+    desk, halts = trading.open_runners_desk(context)
+    findings += trading.startup_checks(context, desk, halts)
+    source = "real vendors" if context.real_data else context.source_name
+    cli.out(wiring.describe(context, data_source=source, simulated=not context.real_data))
+    for note in [*context.notes, NOT_YET]:
+        cli.out(note)
+    for finding in findings:
+        cli.out(f"  {_mark(finding)} {finding.name}: {finding.found}")
+    trading.require(findings)
+    put_back = ground.restored(context, desk)
+    cli.out(f"  {_mark(put_back)} {put_back.name}: {put_back.found}")
+    trading.require([put_back])
+    watching.tell_takeover(desk, beat)
+    for finding in checks.allow_start(context, desk, halts):
+        cli.out(f"  {_mark(finding)} resume: {finding.name}: {finding.found}")
+    guard.look()
+    desk.journal.seal_or_postpone()
+    ground.snapshot_imports()
+    watch = ground.record_start(context, desk, findings)
+    session = trading.open_session(context, desk, _universe(context, args), args.bars, stopping=stop.is_set)
+    session.recover()
+    back_off(start, stop, beat)
+    runner = Runner(
+        session,
+        _schedule(context, args, desk),
+        context.clock,
+        heartbeat_s=context.settings.runner.heartbeat_s,
+        look_after_s=context.settings.runner.look_after_s,
+        beat=beat,
+        tell=lambda report: cli.out(render_report(report)),
+        stop=stop,
+        upkeep=Upkeep(watch, host.gauges, desk.journal, context.clock),
+        before_open_s=context.settings.runner.before_open_s,
+        between=lambda: watching.between(beat, guard, halts),
+    )
+    cli.out(f"running; {runner.waiting_for()}; Ctrl-C ends")
+    return runner.forever()
+
+
+def _mark(finding: trading.Finding) -> str:
+    if finding.problem is not None:
+        return "FAIL"
+    return f"warn {finding.warning}" if finding.warning else "ok  "
 
 
 def _schedule(context: wiring.Context, args: argparse.Namespace, desk: Any) -> Schedule:
@@ -183,6 +250,7 @@ def replay(args: argparse.Namespace) -> int:
         context.keys = type(context.keys)(None, None, None, None)
         context.notes.append("keys are not used in a replay: broker and data are the embedded venue")
     _market(context, args)
+    _enter_at_the_open_only(context)
     with only_runner(context.home.state, context.clock) as beat:
         sessions = _sessions(context, start, end)  # every refusal comes before anything is moved
         _times(context, args)
@@ -194,6 +262,16 @@ def replay(args: argparse.Namespace) -> int:
         write_atomic(wiring.replay_file(context), json.dumps(marks).encode())
         with wiring.closing(context):
             return _replay(context, args, sessions, beat)
+
+
+def _enter_at_the_open_only(context: wiring.Context) -> None:
+    """Fills at the open are for comparisons with daily bars, which know no price of a later scan: a pick that was not
+    bought at the first scan would be bought at the day's low, or its close."""
+    settings = context.settings
+    if (context.fills or settings.venue.fills) == "at_open" and settings.execution.entry_scans != "first":
+        execution = settings.execution.model_copy(update={"entry_scans": "first"})
+        context.settings = settings.model_copy(update={"execution": execution})
+        context.notes.append("fills at the open: entries at the first scan only")
 
 
 def _noon(day: date) -> Any:
@@ -240,8 +318,10 @@ def fresh_home(context: wiring.Context) -> None:
     number = 1 + sum(1 for _ in (state / "archive").glob("replay-*")) if (state / "archive").is_dir() else 1
     target = state / "archive" / f"replay-{number}"
     target.mkdir(parents=True)
+    (context.home.logs / NOTE_FILE).unlink(missing_ok=True)  # it is about the journal that is moved away
     for path in sorted(state.iterdir()):
-        if path.name not in ("archive", "runner.lock", "runner.json", "KILL_SWITCH", ".gitkeep"):
+        kept = path.name in ("archive", "runner.lock", "runner.json", "KILL_SWITCH", ".gitkeep")
+        if not kept and not path.name.startswith("trials."):  # the trial ledger: what was tried stays tried
             path.rename(target / path.name)
     context.notes.append(f"the state of the earlier replay is in {target}")
 
@@ -250,7 +330,7 @@ def _replay(context: wiring.Context, args: argparse.Namespace, sessions: list[da
     assert isinstance(context.clock, SteppedClock)
     clock = context.clock
     clock.set(context.calendar.opens_at(sessions[0]) - timedelta(minutes=30))
-    desk = trading.open_desk(context, _latched(context))
+    desk, _ = trading.open_runners_desk(context)
     trading.require(trading.startup_checks(context, desk))
     universe = _universe(context, args)
     session = trading.open_session(context, desk, universe, args.bars)

@@ -7,7 +7,7 @@ import csv
 import io
 import json
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from core.domain import Symbol
     from data.universe import Universe
     from portfolio.scan import ScanResult
+    from portfolio.strategies.boundary import Failed
 
 PICK_COLUMNS = (
     "as_of",
@@ -80,6 +81,10 @@ def run(
     from core.market_calendar import parse_as_of
     from portfolio.scan import run_scan
 
+    earnings = wiring.earnings_calendar(context)
+    if context.settings.filters.earnings.enabled and (why := earnings.doubt_of(universe.symbols)):
+        logs.event("earnings_unknown", code="EARNINGS_IMPLAUSIBLE", detail=f"{why}; {len(universe.symbols)} names")
+        logs.count("earnings_unknown")
     as_of = parse_as_of(data.session.isoformat(), context.calendar) if deterministic else context.clock.now()
     return run_scan(
         panel=data.panel,
@@ -88,7 +93,7 @@ def run(
         symbols=universe.symbols,
         sectors=universe.sectors,
         vix=data.vix,
-        earnings=wiring.earnings_calendar(context),
+        earnings=earnings,
         scorer=None,
         reviewer=None,
         settings=context.settings,
@@ -106,7 +111,9 @@ def run(
 
 
 def record(context: wiring.Context, result: ScanResult) -> None:
-    """Append to logs/daily_picks.csv and keep every verdict; one event per scan."""
+    """Append to logs/daily_picks.csv and keep every verdict; one event per scan, one per strategy that raised."""
+    for failed in result.off:
+        tell_failed(failed)
     append_picks(context.home.logs / "daily_picks.csv", result)
     lines = "".join(json.dumps(v, sort_keys=True) + "\n" for v in (verdict.to_json() for verdict in result.verdicts))
     write_atomic(verdict_file(context.home.logs, result.session), lines.encode(), durable=False)
@@ -118,7 +125,17 @@ def record(context: wiring.Context, result: ScanResult) -> None:
         refused=dict(result.refused),
         data_source=result.data_source,
         code="OK" if result.picks else "NO_PICKS",
+        out_of_session=not in_session(context, result.as_of),
     )
+
+
+def tell_failed(failed: Failed) -> None:
+    """A strategy that raised: off for this scan, and nobody may overlook it (P21)."""
+    logs.error_event(
+        "strategy_failed", code="STRATEGY_FAILED", strategy=failed.strategy, detail=failed.detail,
+        traceback=failed.trace,
+    )  # fmt: skip
+    logs.count("strategies_failed", strategy=failed.strategy)
 
 
 def verdict_file(folder: Path, session: date) -> Path:
@@ -152,6 +169,8 @@ def append_picks(path: Path, result: ScanResult) -> None:
 def render(context: wiring.Context, found: Scanned) -> str:
     result = found.result
     lines = [wiring.describe(context, data_source=result.data_source, simulated=result.simulated), *context.notes]
+    if not in_session(context, result.as_of):
+        lines.append("OUT_OF_SESSION: the market is closed at that time; this is to read, no order comes of it")
     vix = "unknown" if found.data.vix is None else f"{found.data.vix:.2f}"
     lines.append(
         f"session {result.session}  considered {result.considered}  picks {len(result.picks)}  "
@@ -159,6 +178,11 @@ def render(context: wiring.Context, found: Scanned) -> str:
     )
     lines.append(picks_table(result))
     return "\n".join(lines)
+
+
+def in_session(context: wiring.Context, at: datetime) -> bool:
+    day = context.calendar.session_at(at)
+    return day is not None and context.calendar.opens_at(day) <= at < context.calendar.closes_at(day)
 
 
 def picks_table(result: ScanResult) -> str:

@@ -14,9 +14,10 @@ import numpy as np
 
 from core import logs
 from core.bars_io import from_day
-from core.domain import ExitReason, Symbol
-from core.errors import ConfigError, DataError, KobeError, StateCorrupt, TradingHalted
+from core.domain import Account, ExitReason, Mode, Symbol
+from core.errors import ConfigError, DataError, KobeError, StateCorrupt, StateLocked, TradingHalted
 from execution.ledger import Ledger, Trade
+from execution.noted import NOTE_FILE, note
 from execution.scheduler import DueRun
 from execution.session import Entry, Plan, TradingSession
 from scripts import scanning, wiring
@@ -24,11 +25,14 @@ from scripts import scanning, wiring
 if TYPE_CHECKING:
     from core.journal import Journal
     from core.panel import Panel
-    from core.ports import Halt
+    from core.ports import Admission, Halt
     from data.universe import Universe
+    from execution.admission import JournalWatch
     from execution.desk import Desk
+    from execution.resume import HaltTeller
+    from portfolio.scan import ScanResult
 
-RETURN_WINDOW = 60
+SESSIONS_SHOWN = 61  # of a symbol's own: more than any trade is held
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,11 +58,11 @@ class ScanPlanner:
         if not ledger.open_trades():
             return []
         session = self._context.calendar.previous_session(run.session)
-        data = self._data if self._data is not None and self._data.session == session else None
-        if data is None and self._bars is None:
+        data = self._data
+        if (data is None or data.session != session) and self._bars is None:
             with contextlib.suppress(DataError):
-                data = wiring.stored(self._context, self._universe, session)
-        return self._exits(ledger, run, data)
+                data = wiring.stored(self._context, self._universe, session) or data
+        return self._exits(ledger, run, data, assume_traded=data is None)
 
     def plan(self, run: DueRun, ledger: Ledger) -> Plan:
         """Whatever goes wrong here means no entries; what is held has been looked after already."""
@@ -71,7 +75,8 @@ class ScanPlanner:
             code = error.code if isinstance(error, KobeError) else "SCAN_FAILED"
             logs.event("scan_refused", code=code, detail=str(error))
             logs.count("scans_refused", code=code)
-            return Plan(signal_session=session, exits=self._exits(ledger, run, None), problem=code)
+            exits = self._exits(ledger, run, self._data, assume_traded=True)
+            return Plan(signal_session=session, exits=exits, problem=code)
 
     def _plan(self, run: DueRun, ledger: Ledger, session: date) -> Plan:
         data = self._fetch(session)
@@ -79,17 +84,25 @@ class ScanPlanner:
         taken = [d for d, t in ledger.trades.items() if t.signal_session == session]
         held = self._held_usd(ledger, data)
         result = scanning.run(self._context, data, self._universe, held=held, taken=taken)
-        scanning.record(self._context, result)
+        self._record(result)
         return Plan(
             signal_session=session,
             entries=[Entry(pick.signal, pick.scale) for pick in result.picks],
-            exits=self._exits(ledger, run, data),
+            exits=self._exits(ledger, run, data, assume_traded=True),
             vix=data.vix,
             returns=_returns(data.panel, session),
             sectors=self._universe.sectors,
             closes=_closes(data.panel),
             scan=result.to_json(),
         )
+
+    def _record(self, result: ScanResult) -> None:
+        """Picks and verdicts are telemetry: a log folder that cannot be written stops no trade (P23)."""
+        try:
+            scanning.record(self._context, result)
+        except OSError as error:
+            logs.error_event("picks_not_recorded", code="LOGS_UNWRITABLE", detail=str(error))
+            logs.count("picks_not_recorded")
 
     def _fetch(self, session: date) -> wiring.MarketData:
         if self._data is None or self._data.session != session:
@@ -103,40 +116,68 @@ class ScanPlanner:
         """What is held, for the limits of selection. With several positions per symbol allowed, each stands alone."""
         if not self._context.settings.risk.one_position_per_symbol:
             return {}
-        closes, worst = _closes(data.panel), self._context.settings.risk.policy_gate.per_order_max_usd
+        from portfolio.day import held_usd
+
+        worst = self._context.settings.risk.policy_gate.per_order_max_usd
         cost = {t.symbol: t.entry_price for t in ledger.open_trades()}
+        return held_usd(ledger.positions, _closes(data.panel), cost, worst)
 
-        def usd(symbol: Symbol, quantity: int) -> Decimal:
-            """At the last close, else at cost; without either, a whole order's worth a share."""
-            price = Decimal(repr(closes[symbol])) if symbol in closes else cost.get(symbol, worst)
-            return abs(quantity) * price
+    def _exits(
+        self, ledger: Ledger, run: DueRun, data: wiring.MarketData | None, *, assume_traded: bool
+    ) -> list[tuple[str, ExitReason]]:
+        """Time stops and indicator exits due at this scan. Only bars of the last session tell of indicators.
 
-        return {symbol: usd(symbol, quantity) for symbol, quantity in ledger.positions.items()}
-
-    def _exits(self, ledger: Ledger, run: DueRun, data: wiring.MarketData | None) -> list[tuple[str, ExitReason]]:
-        """Time stops and indicator exits due at this scan. Without data, held sessions are the calendar's."""
+        assume_traded: sessions that the data does not tell of count as held. Not before the scan has asked for them: a
+        symbol that was halted yesterday would leave a bar too early.
+        """
         from portfolio.exits import due_exits
-        from portfolio.strategies import exit_flags_at
 
         trades = [_held(t) for t in ledger.open_trades() if t.time_stop_bars is not None]
         if not trades:
             return []
         signal_session = self._context.calendar.previous_session(run.session)
-        flags = exit_flags_at(data.panel, signal_session, self._context.params) if data is not None else {}
-        own = {t.symbol: self._sessions_of(t, data, signal_session) for t in trades}
+        flags = self._flags(data, signal_session)
+        known = signal_session if assume_traded or data is None else data.session
+        own = {t.symbol: self._sessions_of(t, data, known) for t in trades}
         due = due_exits(
             trades, held=own, current=run.session, flags=flags, flags_session=signal_session, is_last_scan=run.last
         )
         return [(d.trade.decision_id, d.reason) for d in due if isinstance(d.trade, _Held)]
 
+    def _flags(self, data: wiring.MarketData | None, session: date) -> Mapping[Symbol, ExitReason]:
+        """Indicator exits. A bug in them is told and leaves the time stops, which need no indicator, as they are."""
+        from portfolio.strategies import exit_flags_at
+        from portfolio.strategies.boundary import Failed, guarded
+
+        if data is None or data.session != session:
+            return {}
+        flags = guarded("exit_flags", lambda: exit_flags_at(data.panel, session, self._context.params))
+        if isinstance(flags, Failed):
+            scanning.tell_failed(flags)
+            return {}
+        return flags
+
     def _sessions_of(self, trade: _Held, data: wiring.MarketData | None, last: date) -> list[date]:
         if data is not None and trade.symbol in data.panel.symbols:
             column = data.panel.symbols.index(trade.symbol)
-            index = data.panel.session_index[: int(data.panel.length[column]), column][-RETURN_WINDOW:]
-            return [from_day(int(data.panel.sessions[k])) for k in index]
+            index = data.panel.session_index[: int(data.panel.length[column]), column][-SESSIONS_SHOWN:]
+            own = [from_day(int(data.panel.sessions[k])) for k in index]
+            return [*self._before_first(trade, own), *own, *self._since(data, last)]
         if trade.entry_session > last:
             return []
         return self._context.calendar.sessions_between(trade.entry_session, last)
+
+    def _since(self, data: wiring.MarketData, last: date) -> list[date]:
+        """Sessions after those that the data tells of, up to `last`."""
+        calendar = self._context.calendar
+        return calendar.sessions_between(calendar.next_session(data.session), last) if data.session < last else []
+
+    def _before_first(self, trade: _Held, own: list[date]) -> list[date]:
+        """Under a new name the bars begin with it: what was held before counts by the calendar."""
+        if not own or trade.entry_session >= own[0]:
+            return []
+        calendar = self._context.calendar
+        return calendar.sessions_between(trade.entry_session, calendar.previous_session(own[0]))
 
 
 def _held(trade: Trade) -> _Held:
@@ -150,24 +191,12 @@ def _closes(panel: Panel) -> dict[Symbol, float]:
     return {Symbol(s): float(c) for s, c in zip(panel.symbols, last, strict=True)}
 
 
-def _returns(panel: Panel, session: date) -> dict[Symbol, Any]:
+def _returns(panel: Panel, session: date) -> Mapping[Symbol, Any]:
     """The last 60 close-to-close returns of each symbol that traded all of the last 61 sessions; others are absent."""
     from core.bars_io import to_day
+    from portfolio.day import Returns
 
-    at = int(np.searchsorted(panel.sessions, to_day(session)))
-    found: dict[Symbol, Any] = {}
-    for column, symbol in enumerate(panel.symbols):
-        n = int(panel.length[column])
-        first = n - RETURN_WINDOW - 1
-        if (
-            first < 0
-            or panel.session_index[n - 1, column] != at
-            or panel.session_index[first, column] != at - RETURN_WINDOW
-        ):
-            continue
-        close = panel.close[first:n, column]
-        found[Symbol(symbol)] = close[1:] / close[:-1] - 1.0
-    return found
+    return Returns(panel, panel.length.astype(np.intp) - 1, int(np.searchsorted(panel.sessions, to_day(session))))
 
 
 # ---------------------------------------------------------------- views
@@ -182,6 +211,7 @@ def view_writer(context: wiring.Context) -> Callable[[Ledger, date], None]:
         year, week, _ = session.isocalendar()
         spent = sum((ledger.filled_usd(d) for d in _days_of_week(session)), Decimal(0))
         manager.update("weekly_budget", lambda old: {**old, "week": f"{year}-W{week:02d}", "spent_usd": str(spent)})
+        note(context.home.logs / NOTE_FILE, context.home.journal)
 
     return write
 
@@ -216,31 +246,66 @@ def _position_view(ledger: Ledger, symbol: Symbol) -> dict[str, Any]:
 # ---------------------------------------------------------------- desk and start-up
 def open_desk(context: wiring.Context, halt: Halt | None = None) -> Desk:
     """The desk on this home's journal. Raises ConfigError ACCOUNT_MISMATCH when that is another account's."""
-    desk = _desk(context, wiring.open_journal(context), halt)
+    journal = wiring.open_journal(context)
+    desk = _desk(context, journal, halt, _door(context, _watch(context, journal)))
     bind_account(context, desk)
     return desk
 
 
-def open_emergency_desk(context: wiring.Context) -> tuple[Desk, StateCorrupt | None]:
-    """For cancel_all and close_all only: the operator can always stop it, also when the journal is damaged.
+def open_reading_desk(context: wiring.Context) -> Desk:
+    """For looking only: no order and no cancel can leave through it, and no account is bound."""
+    from execution.admission import NothingSent
 
-    Then what is done is written to a chain of its own, state/emergency_chain.jsonl, and the damage comes back as the
+    return _desk(context, wiring.open_journal(context), None, NothingSent())
+
+
+def open_runners_desk(context: wiring.Context) -> tuple[Desk, HaltTeller]:
+    """The desk of a process that lives on: once halted, it stays so until a preflight has passed. Raises like above."""
+    from execution.resume import HaltTeller
+    from risk.kill_switch import KillSwitch, LatchedHalt
+
+    journal = wiring.open_journal(context)
+    watch = _watch(context, journal)
+    context.home.state.mkdir(parents=True, exist_ok=True)
+    halt = LatchedHalt(KillSwitch(context.home.kill_switch), watch.newest_pass)
+    desk = _desk(context, journal, halt, _door(context, watch))
+    bind_account(context, desk)
+    return desk, HaltTeller(halt, watch, journal)
+
+
+def open_emergency_desk(context: wiring.Context) -> tuple[Desk, KobeError | None]:
+    """For cancel_all and close_all only: the operator can always stop it, also when the journal is damaged, or locked
+    by a process that stands still.
+
+    Then what is done is written to a chain of its own, state/emergency_chain.jsonl, and the trouble comes back as the
     second value, to be raised once everything that can be done is done.
     """
     from core.journal import Journal
 
+    damage: KobeError | None
     try:
         journal = wiring.open_journal(context)
         damage = _damage(context, journal)
-        desk = _desk(context, journal, None)
         if damage is None:
+            door = _door(context, _watch(context, journal), closes_only=True)
+            desk = _desk(context, journal, None, door, "emergency")
             bind_account(context, desk)
             return desk, None
-    except StateCorrupt as error:
+    except (StateCorrupt, StateLocked) as error:
         damage = error
-    logs.error_event("journal_damaged", code=damage.code, detail=str(damage))
-    aside = Journal(context.home.state / "emergency_chain.jsonl", context.clock, run_id=context.run_id)
-    return _desk(context, aside, None), damage
+    logs.error_event("journal_not_usable", code=damage.code, detail=str(damage))
+    aside = Journal(aside_path(context), context.clock, run_id=context.run_id)
+    return _desk(context, aside, None, _door(context, _watch(context, aside), closes_only=True), "emergency"), damage
+
+
+def operator_lock(context: wiring.Context) -> Path:
+    """One action of an operator at a time: cancel_all, close_all."""
+    return context.home.state / "operator"
+
+
+def aside_path(context: wiring.Context) -> Path:
+    """The chain of what was done while the journal itself could not be written."""
+    return context.home.state / "emergency_chain.jsonl"
 
 
 def _damage(context: wiring.Context, journal: Journal) -> StateCorrupt | None:
@@ -251,7 +316,23 @@ def _damage(context: wiring.Context, journal: Journal) -> StateCorrupt | None:
     return None if result.ok else StateCorrupt(f"journal: {result.why}")
 
 
-def _desk(context: wiring.Context, journal: Journal, halt: Halt | None) -> Desk:
+def _watch(context: wiring.Context, journal: Journal) -> JournalWatch:
+    from execution.admission import JournalWatch
+    from risk.runaway import Bounds
+
+    return JournalWatch(journal, Bounds.from_settings(context.settings))
+
+
+def _door(context: wiring.Context, watch: JournalWatch, *, closes_only: bool = False) -> Admission:
+    from execution.admission import LastDoor
+
+    return LastDoor(watch, context.clock, trip=lambda why: trip_switch(context, why), closes_only=closes_only)
+
+
+def _desk(
+    context: wiring.Context, journal: Journal, halt: Halt | None, admission: Admission, lock: str = "desk"
+) -> Desk:
+    """`lock` keeps budgets: what only sells and cancels takes another, which no process that stands still can hold."""
     from execution.desk import Desk
     from risk.kill_switch import KillSwitch
 
@@ -260,10 +341,10 @@ def _desk(context: wiring.Context, journal: Journal, halt: Halt | None) -> Desk:
     return Desk.from_settings(
         context.settings,
         journal=journal,
-        broker=wiring.open_broker(context, halt=switch),
+        broker=wiring.open_broker(context, halt=switch, admission=admission),
         halt=switch,
         clock=context.clock,
-        lock_path=context.home.state / "desk",
+        lock_path=context.home.state / lock,
         trip=lambda why: trip_switch(context, why),
     )
 
@@ -271,6 +352,7 @@ def _desk(context: wiring.Context, journal: Journal, halt: Halt | None) -> Desk:
 def bind_account(context: wiring.Context, desk: Desk) -> None:
     """The first script that reaches a broker writes whose journal this is; every later one must find the same."""
     account, bound = desk.broker.account(), desk.ledger().account
+    refuse_other_kind(context, account.number)
     if bound is None:
         facts = {"id": account.id, "number": account.number, "mode": context.mode.value}
         desk.journal.append("account_bound", facts)
@@ -280,6 +362,19 @@ def bind_account(context: wiring.Context, desk: Desk) -> None:
             f"these keys to the {context.mode.value} account ending in {account.number[-4:]}",
             code="ACCOUNT_MISMATCH",
             advice="set KOBE_HOME to that account's folder, or use its keys",
+        )
+
+
+def refuse_other_kind(context: wiring.Context, number: str) -> None:
+    """Alpaca's paper accounts are numbered PA…: keys of the other kind are refused, whatever address they answer at."""
+    if not context.real_broker or not context.endpoints.at_alpaca:
+        return
+    if number.startswith("PA") is (context.mode is Mode.LIVE):
+        raise ConfigError(
+            f"--mode {context.mode.value}, but the keys open the account ending in {number[-4:]}, "
+            f"which is a {'paper' if number.startswith('PA') else 'live'} account",
+            code="ACCOUNT_MODE_MISMATCH",
+            advice="use the keys of that mode",
         )
 
 
@@ -317,21 +412,26 @@ def open_session(
         calendar=context.calendar,
         write_views=view_writer(context),
         stopping=stopping,
+        actions=wiring.action_feed(context),
     )
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One start-up check: what was looked at, what was found, and the error that it would be."""
+    """One start-up check: what was looked at, what was found, and the error that it would be, or a warning's code."""
 
     name: str
     found: str
     problem: KobeError | None = None
+    warning: str = ""
 
 
-def startup_checks(context: wiring.Context, desk: Desk) -> list[Finding]:
+def startup_checks(context: wiring.Context, desk: Desk, halts: HaltTeller | None = None) -> list[Finding]:
     """What must hold before the runner may start; all are made, none is skipped because another failed."""
-    return [switch_finding(context), _journal(context), *_account(desk)]
+    switch, journal = switch_finding(context), journal_finding(context)
+    if halts is not None and switch.problem is not None and journal.problem is None:
+        halts.tell_halted(str(switch.problem))  # so that the start after it makes the checks of a resume
+    return [switch, journal, account_finding(desk.broker.account())]
 
 
 def require(findings: list[Finding]) -> None:
@@ -344,13 +444,11 @@ def require(findings: list[Finding]) -> None:
 def switch_finding(context: wiring.Context) -> Finding:
     from risk.kill_switch import KillSwitch
 
-    if KillSwitch(context.home.kill_switch).is_active():
-        error = TradingHalted(f"{context.home.kill_switch} exists (or cannot be checked)")
-        return Finding("kill_switch", "active", error)
-    return Finding("kill_switch", "absent")
+    found = KillSwitch(context.home.kill_switch).found()
+    return Finding("kill_switch", "absent") if found is None else Finding("kill_switch", found, TradingHalted(found))
 
 
-def _journal(context: wiring.Context) -> Finding:
+def journal_finding(context: wiring.Context) -> Finding:
     from core.journal import verify
 
     damage = _damage(context, wiring.open_journal(context))
@@ -359,11 +457,10 @@ def _journal(context: wiring.Context) -> Finding:
     return Finding("journal", f"{verify(context.home.journal).records} records")
 
 
-def _account(desk: Desk) -> list[Finding]:
+def account_finding(account: Account) -> Finding:
     from core.errors import BrokerRejected
 
-    account = desk.broker.account()
     if account.may_trade:
-        return [Finding("account", f"{account.status}, ends in {account.number[-4:]}")]
+        return Finding("account", f"{account.status}, ends in {account.number[-4:]}")
     what = f"account is {account.status}, blocked by {', '.join(account.blocked) or 'its status'}"
-    return [Finding("account", what, BrokerRejected(what, code="ACCOUNT_BLOCKED", advice="see the broker's dashboard"))]
+    return Finding("account", what, BrokerRejected(what, code="ACCOUNT_BLOCKED", advice="see the broker's dashboard"))

@@ -26,7 +26,7 @@ from config.strategy_params import StrategyParams, load_strategy_params
 from core import logs
 from core.clock import Clock, OffsetClock, SteppedClock, SystemClock
 from core.domain import Mode, Symbol
-from core.env import Endpoints, Keys, endpoints, keys, load_dotenv
+from core.env import Endpoints, Keys, endpoints, keys, load_dotenv, proxy_for
 from core.errors import ConfigError, DataError, StateCorrupt, UsageError
 from core.files import write_atomic
 from core.market_calendar import MarketCalendar, market_calendar, parse_as_of
@@ -37,7 +37,8 @@ if TYPE_CHECKING:
     from core.journal import Journal
     from core.market.base import Market
     from core.panel import Panel
-    from core.ports import Halt
+    from core.ports import ActionFeed, Admission, Halt
+    from data.earnings import EarningsFile
     from data.providers.base import DailyProvider
     from data.providers.multi_source import MultiSource
     from data.store import BarStore
@@ -46,6 +47,8 @@ if TYPE_CHECKING:
     from execution.venue.server import EmbeddedVenue
 
 VENUE_KEY_ID, VENUE_SECRET = "embedded", "embedded"
+ACTION_BOUNDS: Mapping[str, Any] = {"timeout_s": 5.0, "deadline_s": 10.0}
+"""Exits wait for the action feed, once a session: not for long."""
 
 
 @dataclass
@@ -69,6 +72,7 @@ class Context:
     stores: dict[str, BarStore] = field(default_factory=dict)
     multi: MultiSource | None = None
     tick: Callable[..., None] | None = None  # tells progress of long fetches
+    alive: Callable[[], None] = lambda: None  # called wherever the main thread waits: the runner's progress beat
 
     @property
     def real_broker(self) -> bool:
@@ -118,6 +122,7 @@ def open_context(
     )
     logs.configure(place, chosen, run_id=run_id, mode=mode.value)
     refuse_half_keys(context.keys)
+    refuse_unusable_proxies(context)
     if os.environ.get("KOBE_CONFIG"):
         if mode is Mode.LIVE:
             raise ConfigError("KOBE_CONFIG is set; live mode takes config/base.yaml only", code="CONFIG_NOT_PINNED")
@@ -145,6 +150,14 @@ def refuse_half_keys(found: Keys) -> None:
             code="KEYS_INCOMPLETE",
             advice="set both, or neither to trade on the embedded venue",
         )
+
+
+def refuse_unusable_proxies(context: Context) -> None:
+    """Raises ConfigError naming the variable: a proxy we cannot use would show as a broker that is down (P49)."""
+    used = [context.endpoints.alpaca, context.endpoints.alpaca_data] if context.real_broker else []
+    used += [context.endpoints.polygon] if context.keys.polygon else []
+    for url in used:
+        proxy_for(url)
 
 
 # ---------------------------------------------------------------- universe and bars
@@ -500,10 +513,9 @@ def open_journal(context: Context) -> Journal:
     return Journal(context.home.journal, context.clock, run_id=context.run_id)
 
 
-def open_broker(context: Context, *, halt: Halt | None = None) -> AlpacaBroker:
+def open_broker(context: Context, *, halt: Halt, admission: Admission) -> AlpacaBroker:
     """The one broker adapter, pointed at Alpaca or at the embedded venue."""
     from execution.alpaca_broker import AlpacaBroker
-    from risk.kill_switch import KillSwitch
 
     execution = context.settings.execution
     if context.real_broker:
@@ -521,12 +533,40 @@ def open_broker(context: Context, *, halt: Halt | None = None) -> AlpacaBroker:
         secret=secret,
         base_url=base_url,
         data_url=data_url,
-        halt=halt or KillSwitch(context.home.kill_switch),
+        halt=halt,
+        admission=admission,
+        waiting=context.alive,
         connect_timeout_s=execution.connect_timeout_s,
         read_timeout_s=execution.read_timeout_s,
         total_timeout_s=execution.total_timeout_s,
         clock=context.clock,
     )
+
+
+def action_feed(context: Context) -> ActionFeed:
+    """Corporate actions of what is held: the broker's own lists first, then other vendors that are in use."""
+    from data.corporate_actions import AlpacaActions, StoredActions, VendorSplits, Voices
+    from data.providers.alpaca_eod import AlpacaProvider
+
+    keys, clock = context.keys, context.clock
+    if not context.real_broker:
+        url = ensure_venue(context).base_url
+        venue = AlpacaProvider(VENUE_KEY_ID, VENUE_SECRET, url, clock, name="venue", simulated=True, **ACTION_BOUNDS)
+        return Voices(AlpacaActions(venue, clock))
+    assert keys.alpaca_id is not None and keys.alpaca_secret is not None
+    alpaca = AlpacaProvider(keys.alpaca_id, keys.alpaca_secret, context.endpoints.alpaca_data, clock, **ACTION_BOUNDS)
+    others: list[ActionFeed] = [
+        StoredActions(store_for(context, name), f"{name} store")
+        for name, host in _hosts(context).items()
+        if name != "alpaca" and _bound_host(context, name) == host
+    ]
+    if keys.polygon:
+        from data.providers.polygon_eod import PolygonProvider
+
+        rpm = context.settings.data.polygon_requests_per_minute
+        polygon = PolygonProvider(keys.polygon, context.endpoints.polygon, clock, rpm=rpm, **ACTION_BOUNDS)
+        others.append(VendorSplits(polygon, clock))
+    return Voices(AlpacaActions(alpaca, clock), others)
 
 
 def refuse_simulated_data(context: Context, *, simulated: bool) -> None:
@@ -539,11 +579,13 @@ def refuse_simulated_data(context: Context, *, simulated: bool) -> None:
         )
 
 
-def earnings_calendar(context: Context) -> Any:
+def earnings_calendar(context: Context) -> EarningsFile:
+    """filters.earnings.path from the repository root, else cache/earnings.csv."""
     from data.earnings import EarningsFile
 
     path = context.settings.filters.earnings.path
-    return EarningsFile(Path(path) if path else None, today=context.clock.now().date())
+    file = REPO_ROOT / path if path else context.home.cache / "earnings.csv"
+    return EarningsFile(file, today=context.clock.now().date())
 
 
 def describe(context: Context, *, data_source: str, simulated: bool) -> str:

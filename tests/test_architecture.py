@@ -46,7 +46,7 @@ DOORS = {
     "starlette": ("execution/venue/", "execution/sidecar.py"),
 }
 CLOCK_DOOR = "core/clock.py"
-CATCH_ALL_DOORS = ("core/cli.py", "execution/runner.py")
+CATCH_ALL_DOORS = ("scripts/checks.py", "core/cli.py", "execution/runner.py", "portfolio/strategies/boundary.py")
 
 _CLOCK_READS = {
     "datetime": {"now", "utcnow", "today"},

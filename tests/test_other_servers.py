@@ -370,7 +370,8 @@ def test_a_trade_by_hand_is_a_break_and_the_emergency_commands_work_while_halted
     found = world.json("reconcile_alpaca", exit_code=1)
     assert found["in_step"] is False
     (gap,) = found["breaks"]
-    assert set(gap) == {"symbol", "kind", "cause", "ours", "theirs", "proposal"}
+    assert set(gap) == {"symbol", "kind", "cause", "ours", "theirs", "proposal", "evidence"}
+    assert (gap["cause"], len(gap["evidence"])) == ("MANUAL_TRADE", 1), gap
     assert (gap["symbol"], gap["kind"], gap["ours"], gap["theirs"]) == ("KO", "UNKNOWN_POSITION", "0", "3")
 
     switch = world.home / "state" / "KILL_SWITCH"

@@ -23,10 +23,13 @@ COVERED = {
     "python scripts/reconcile_alpaca.py --force-sync": {0},
     "python scripts/scan.py --cap 900 --deterministic --top3": {0},
     "python scripts/scan.py --cap 100 --top3": {0},
+    "python scripts/preflight.py --all": {0},
+    "python scripts/preflight.py --cognitive": {0},
     "python scripts/cancel_all.py": {0},
     "python scripts/close_all_positions.py --confirm": {0},
     "python scripts/verify_hash_chain.py": {0},
     "python scripts/reconcile_alpaca.py --full": {0},
+    "python scripts/check_orphaned_orders.py": {0},
     "python scripts/backtest_dual_strategy.py --start 2023-01-01 --end 2024-12-31 --cap 150": {0},
     "python -c \"from data.providers.polygon_eod import get_vix_level; print(f'VIX: {get_vix_level()}')\"": {0},
     'python -c "from data.providers.multi_source import get_provider_stats; print(get_provider_stats())"': {0},
@@ -48,8 +51,9 @@ RUN_ELSEWHERE = {
     "pip freeze > requirements.lock.txt": "a freeze is no lock; requirements.lock.txt is compiled with hashes",
 }
 LATER = (
-    "preflight", "check_orphaned_orders", "backup.py", "cleanup.py", "build_universe_polygon", "train_ensemble",
-    "run_wf_polygon", "generate_briefing", "token_budget", "circuit_breakers", "ensemble_predictor", "curl ",
+    "preflight.py --apis", "preflight.py --data", "preflight_live", "backup.py", "cleanup.py",
+    "build_universe_polygon", "train_ensemble", "run_wf_polygon", "generate_briefing", "token_budget",
+    "circuit_breakers", "ensemble_predictor", "curl ",
 )  # fmt: skip
 
 

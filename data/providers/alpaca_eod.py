@@ -11,10 +11,12 @@ import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime, time
 from typing import Any
+from urllib.parse import urlsplit
 
 from core.bars_io import BarColumns, Dividend, Split
 from core.clock import Clock
 from core.domain import Symbol
+from core.env import is_this_machine
 from core.market_calendar import NEW_YORK
 from data.providers.base import (
     BodyTooSlow,
@@ -32,6 +34,7 @@ from data.providers.base import (
     number,
     public,
     read_body,
+    session_of,
     vendor_map,
 )
 
@@ -39,6 +42,7 @@ SYMBOLS_PER_REQUEST = 225  # 900 symbols in four requests; the URL stays below 2
 MAX_PAGES = 200
 _BAR_LIMIT = 10_000
 _ACTION_LIMIT = 1_000
+_PRICE_ACTIONS = ("forward_split", "reverse_split", "cash_dividend")
 
 
 class AlpacaProvider(ProviderBase):
@@ -166,7 +170,7 @@ class AlpacaProvider(ProviderBase):
 
     def _row(self, item: Any) -> DatedRow:
         try:
-            session = datetime.fromisoformat(item["t"]).astimezone(NEW_YORK).date()
+            session = session_of(datetime.fromisoformat(item["t"]))
             prices = (number(item["o"]), number(item["h"]), number(item["l"]), number(item["c"]))
             return (session, *prices, number(item["v"]))
         except (KeyError, ValueError, TypeError) as error:
@@ -175,19 +179,29 @@ class AlpacaProvider(ProviderBase):
     def _corporate_actions(self, since: date, until: date) -> dict[str, list[Any]]:
         """Splits and dividends come in one answer: remembered, so that asking for both is one request."""
         if self._actions is None or self._actions[0] != (since, until):
-            found: dict[str, list[Any]] = {}
-            params = {
-                "types": "forward_split,reverse_split,cash_dividend", "start": str(since), "end": str(until),
-                "limit": _ACTION_LIMIT, "sort": "asc",
-            }  # fmt: skip
-            for body in self._pages("/corporate-actions", params, "v1"):
-                actions = body.get("corporate_actions")
-                if not isinstance(actions, dict) or not all(isinstance(rows, list) for rows in actions.values()):
-                    raise self._malformed("an answer without corporate actions")
-                for kind, rows in actions.items():
-                    found.setdefault(kind, []).extend(rows)
-            self._actions = ((since, until), found)
+            self._actions = ((since, until), self.action_rows(since, until, types=_PRICE_ACTIONS))
         return self._actions[1]
+
+    def action_rows(
+        self, since: date, until: date, *, types: Collection[str] = (), symbols: Collection[Symbol] = ()
+    ) -> dict[str, list[Any]]:
+        """Alpaca's lists of corporate actions by process date, both ends included; no types, no symbols means all.
+
+        The rows are as they came: data.corporate_actions reads them. Raises ProviderFailure.
+        """
+        params: dict[str, Any] = {"start": str(since), "end": str(until), "limit": _ACTION_LIMIT, "sort": "asc"}
+        if types:
+            params["types"] = ",".join(types)
+        if symbols:
+            params["symbols"] = ",".join(sorted(map(dotted, symbols)))
+        found: dict[str, list[Any]] = {}
+        for body in self._pages("/corporate-actions", params, "v1"):
+            actions = body.get("corporate_actions")
+            if not isinstance(actions, dict) or not all(isinstance(rows, list) for rows in actions.values()):
+                raise self._malformed("an answer without corporate actions")
+            for kind, rows in actions.items():
+                found.setdefault(kind, []).extend(rows)
+        return found
 
     # ------------------------------------------------------------ wire
     def _pages(self, path: str, params: Mapping[str, Any], version: str) -> Iterator[dict[str, Any]]:
@@ -257,6 +271,8 @@ def _bounded_adapter(clock: Clock, timeout_s: float) -> Any:
         def send(self, request: PreparedRequest, *args: Any, **kwargs: Any) -> Response:
             kwargs["timeout"] = (min(5.0, timeout_s), timeout_s)
             kwargs["stream"] = True
+            if is_this_machine(urlsplit(request.url or "").hostname or ""):
+                kwargs["proxies"] = {}
             response = super().send(request, *args, **kwargs)
             body: Any = response
             try:

@@ -199,9 +199,19 @@ def _mapped(work: Callable[[Symbol], T], symbols: Sequence[Symbol], workers: int
 
 
 # ---------------------------------------------------------------- values
+def session_of(at: datetime) -> date:
+    """The session of a daily bar's stamp. Vendors stamp 00:00 or 16:00 New York, or 00:00 Central: the New York date.
+
+    Midnight UTC is the evening before in New York, when no daily bar ends: such a stamp means the UTC date (D20).
+    """
+    at = at.astimezone(UTC)
+    if (at.hour, at.minute, at.second, at.microsecond) == (0, 0, 0, 0):
+        return at.date()
+    return at.astimezone(NEW_YORK).date()
+
+
 def session_of_millis(millis: float) -> date:
-    """The New York date of an instant in ms. Vendors stamp 00:00 or 16:00 New York, or 00:00 Central: same date."""
-    return datetime.fromtimestamp(millis / 1000, NEW_YORK).date()
+    return session_of(datetime.fromtimestamp(millis / 1000, UTC))
 
 
 def number(value: Any) -> float:

@@ -15,11 +15,12 @@ import logging
 from collections.abc import Collection, Iterator, Mapping
 from datetime import date
 from typing import Any, NamedTuple
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from core.bars_io import BarColumns, Dividend, Split
 from core.clock import Clock
 from core.domain import Symbol
+from core.env import proxy_for
 from data.providers.base import (
     DatedRow,
     FailureKind,
@@ -56,14 +57,11 @@ class _Answer(NamedTuple):
 class _BoundedPool:
     """Stands in for RESTClient's PoolManager: one attempt, time-outs, a deadline for the whole body, no redirects."""
 
-    def __init__(self, clock: Clock, timeout_s: float) -> None:
-        import certifi
-        import urllib3
-
+    def __init__(self, clock: Clock, timeout_s: float, proxy: str | None) -> None:
         self._clock = clock
         self._timeout_s = timeout_s
         self.deadline = 0.0
-        self._pool = urllib3.PoolManager(num_pools=4, maxsize=16, ca_certs=certifi.where(), cert_reqs="CERT_REQUIRED")
+        self._pool = _pool(proxy)
 
     def request(self, method: str, url: str, fields: Any = None, headers: Any = None) -> _Answer:
         import urllib3
@@ -85,6 +83,19 @@ class _BoundedPool:
         if response.status != 200:  # here, before the library throws status and headers away
             raise HttpFailure(response.status, body, response.headers.get("retry-after"))
         return _Answer(response.status, body, dict(response.headers))
+
+
+def _pool(proxy: str | None) -> Any:
+    """urllib3 reads no environment, so the proxy that it names is handed on here."""
+    import certifi
+    import urllib3
+
+    bounds: Any = {"num_pools": 4, "maxsize": 16, "ca_certs": certifi.where(), "cert_reqs": "CERT_REQUIRED"}
+    if proxy is None:
+        return urllib3.PoolManager(**bounds)
+    user = urlsplit(proxy)
+    login = f"{unquote(user.username)}:{unquote(user.password or '')}" if user.username else None
+    return urllib3.ProxyManager(proxy, proxy_headers=urllib3.make_headers(proxy_basic_auth=login), **bounds)
 
 
 class PolygonProvider(ProviderBase):
@@ -296,7 +307,7 @@ class PolygonProvider(ProviderBase):
             logger = logging.getLogger("RESTClient")  # it prints to stdout, where our results go
             logger.handlers.clear()
             logger.addHandler(logging.NullHandler())
-            pool = _BoundedPool(self._clock, self._timeout_s)
+            pool = _BoundedPool(self._clock, self._timeout_s, proxy_for(self._base_url))
             client: Any = RESTClient(api_key=self._key, base=self._base_url, retries=0, trace=False, verbose=False)
             client.client = pool
             self._made = (client, pool)
@@ -335,4 +346,3 @@ def get_vix_level() -> float | None:
         return provider.vix_close(session)
     except ProviderFailure:
         return None
-

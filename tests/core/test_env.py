@@ -1,4 +1,4 @@
-"""P38: every form of .env is understood, or refused naming line and key and never the value; endpoints and keys."""
+"""Which .env file counts, the keys, the addresses. The forms of a .env are P38: tests/faults/test_P_config.py."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 
 from core import env
 from core.domain import Mode
-from core.env import Endpoints, endpoints, keys, load_dotenv, parse_dotenv
+from core.env import Endpoints, endpoints, keys, load_dotenv
 from core.errors import ConfigError
 
 NAMES = ("POLYGON_API_KEY", "ALPACA_API_KEY_ID", "ALPACA_API_SECRET_KEY", "ANTHROPIC_API_KEY")
@@ -24,63 +24,6 @@ def nothing_set(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("KOBE_HOME", str(tmp_path / "home"))
     (tmp_path / "repo").mkdir()
     (tmp_path / "home").mkdir()
-
-
-@pytest.mark.parametrize(
-    ("text", "value"),
-    [
-        ("A=plain", "plain"),
-        ("A = spaced \t", "spaced"),
-        ("export A=x", "x"),
-        ("\ufeffA=bom", "bom"),
-        ("A=crlf\r\nB=2\r\n", "crlf"),
-        ('A="double # not a comment"  # comment', "double # not a comment"),
-        ("A='single \\n stays'", "single \\n stays"),
-        (r'A="esc \" \\ \n end"', 'esc " \\ \n end'),
-        ("A=value # comment", "value"),
-        ("A=va#lue", "va#lue"),
-        ("A=# only a comment", ""),
-        ("A=", ""),
-        ("A=a=b==", "a=b=="),
-        ("# c\n\nA=1\nA=2", "2"),
-        ("A=it's", "it's"),
-    ],
-)
-def test_P38_forms_that_are_understood(text: str, value: str) -> None:
-    assert parse_dotenv(text, ".env")["A"] == value
-
-
-@pytest.mark.parametrize(
-    ("text", "told"),
-    [
-        ("A=1\nsecret-value-alone", "line 2"),
-        ("KEY WITH SPACE=secret-value", "line 1"),
-        ("1A=secret-value", "line 1"),
-        ('A="secret-value', "line 1, A,"),
-        ("A='secret-value", "line 1, A,"),
-        ('A="secret-value" rest', "line 1, A,"),
-        ("A=“secret-value”", "line 1, A,"),
-        ("A=secret\0-value", "line 1, A,"),
-    ],
-)
-def test_P38_forms_that_are_refused_never_show_the_value(text: str, told: str) -> None:
-    with pytest.raises(ConfigError) as caught:
-        parse_dotenv(text, ".env")
-    assert told in str(caught.value) and "secret" not in str(caught.value)
-
-
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
-def test_P38_encodings_of_windows_editors(tmp_path: Path, encoding: str) -> None:
-    (tmp_path / "x.env").write_bytes("POLYGON_API_KEY=abcdef\r\n".encode(encoding))
-    load_dotenv(tmp_path / "x.env")
-    assert keys().polygon == "abcdef"
-
-
-def test_P38_bytes_that_are_no_text_are_refused_by_line(tmp_path: Path) -> None:
-    (tmp_path / "x.env").write_bytes(b"A=1\nB=se\xffcret\n")
-    with pytest.raises(ConfigError) as caught:
-        load_dotenv(tmp_path / "x.env")
-    assert "line 2" in str(caught.value) and "cret" not in str(caught.value) and caught.value.__cause__ is None
 
 
 def test_a_named_file_must_exist_and_the_default_ones_need_not(tmp_path: Path) -> None:

@@ -194,9 +194,7 @@ def test_a_command_line_that_cannot_be(
         (["--replay", "2026-10-19:2026-10-19", "--universe", "/no/such"], 10, "UNIVERSE_MISSING"),
     ],
 )
-def test_a_refused_replay_moves_nothing(
-    kobe: Kobe, place: Path, argv: list[str], code: int, reason: str
-) -> None:
+def test_a_refused_replay_moves_nothing(kobe: Kobe, place: Path, argv: list[str], code: int, reason: str) -> None:
     before = contents(place / "state")
     assert kobe("runner", "--mode", "paper", *argv).refused(code) == reason
     after = contents(place / "state")
@@ -215,7 +213,11 @@ def test_the_kill_switch_stops_runner_and_replay_and_moves_nothing(kobe: Kobe, p
     assert kobe("runner", "--mode", "paper", "--replay", "2026-10-19:2026-10-19").refused(40) == "KILL_SWITCH"
     assert kobe("runner", "--mode", "paper", "--once").refused(40) == "KILL_SWITCH"
     after = contents(place / "state")
-    assert {**after, "runner.json": b""} == {**before, "runner.json": b""}
+    told = {"runner.json", "hash_chain.jsonl", "hash_chain.head"}
+    assert {k: v for k, v in after.items() if k not in told} == {k: v for k, v in before.items() if k not in told}
+    was, now = (state["hash_chain.jsonl"].splitlines() for state in (before, after))
+    assert now[: len(was)] == was
+    assert [json.loads(line)["kind"] for line in now[len(was) :]] == ["trading_halted"], "the refusal, nothing else"
 
 
 # ---------------------------------------------------------------- settings
@@ -313,7 +315,7 @@ def test_a_damaged_view_does_not_hide_that_everything_was_sold(kobe: Kobe, place
     (place / "state" / "weekly_budget.json").write_bytes(b"{")
     ended = kobe("close_all_positions", "--confirm", "--json")
     ended.refused(11, "weekly_budget.json")
-    assert set(json.loads(ended.out)) == {"flat", "left", "cancelled"}
+    assert set(json.loads(ended.out)) == {"flat", "left", "cancelled", "not_cancelled", "open_orders"}
 
 
 def edited_in_the_middle(journal: Path) -> int:

@@ -12,6 +12,7 @@ import pytest
 
 from core.clock import SystemClock
 from core.journal import Journal, verify
+from execution.fold import fold_of
 from execution.ledger import Ledger
 from scripts import cancel_all, close_all_positions, reconcile_alpaca, runner
 
@@ -61,7 +62,7 @@ def replay(
 
 
 def ledger_of(home: Path) -> Ledger:
-    return Ledger.from_journal(Journal(home / "state" / "hash_chain.jsonl", SystemClock()).records())
+    return fold_of(Journal(home / "state" / "hash_chain.jsonl", SystemClock()).records())
 
 
 def test_the_paper_week_of_the_readme_trades_protects_exits_and_reconciles(
@@ -85,9 +86,11 @@ def test_the_paper_week_of_the_readme_trades_protects_exits_and_reconciles(
     one, two = ((tmp_path / n / "state" / "hash_chain.jsonl").read_bytes() for n in "ab")
     assert one == two
 
+    (tmp_path / "b" / "state" / "trials.jsonl").write_bytes(b"")  # the ledger of backtests stays where it is
     third = replay(tmp_path / "b", monkeypatch, capsys, *week)  # in a home that holds a replay: moved aside, not lost
     assert third == facts
     assert (tmp_path / "b" / "state" / "archive" / "replay-1" / "hash_chain.jsonl").read_bytes() == two
+    assert (tmp_path / "b" / "state" / "trials.jsonl").exists()
 
 
 def test_a_replay_does_not_touch_a_home_that_no_replay_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -181,5 +184,5 @@ def test_a_damaged_journal_does_not_keep_the_operator_from_cancelling(
     with pytest.raises(StateCorrupt):
         close_all_positions.main(["--json", "--confirm"])
     assert journal.read_bytes() == damaged
-    aside = Ledger.from_journal(Journal(tmp_path / "state" / "emergency_chain.jsonl", SystemClock()).records())
+    aside = fold_of(Journal(tmp_path / "state" / "emergency_chain.jsonl", SystemClock()).records())
     assert {str(o.intent.side) for o in aside.orders.values()} == {"sell"}

@@ -71,7 +71,10 @@ def test_pages_are_followed_on_our_host_whatever_next_url_says(vendors, clock, c
 
 def test_paging_that_does_not_end_is_malformed(vendors, clock, calendar):
     server = vendors(["AAPL"])
-    server.always = lambda path, query: (200, {"status": "OK", "results": [], "next_url": "http://x/v3/reference/splits?c=1"})
+    server.always = lambda path, query: (
+        200,
+        {"status": "OK", "results": [], "next_url": "http://x/v3/reference/splits?c=1"},
+    )
     with pytest.raises(ProviderFailure, match="paging") as caught:
         provider(server, clock, calendar).splits(date(2026, 1, 1), FRIDAY, [AAPL])
     assert caught.value.kind is FailureKind.MALFORMED

@@ -1,0 +1,52 @@
+"""What a running runner checks of itself, once a minute: is the disk still what it was started from, does it leak?
+
+Nothing here stops trading: the running settings stay in force. It tells, once per finding, so that a person restarts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from config.watch import Watch
+from core import logs
+from core.clock import Clock
+from core.host import Gauges, strained
+
+if TYPE_CHECKING:
+    from core.journal import Journal
+
+EVERY_S = 60.0
+
+
+class Upkeep:
+    """Call it at every heartbeat; it looks when its time has come."""
+
+    def __init__(self, watch: Watch, gauges: Callable[[], Gauges], journal: Journal, clock: Clock) -> None:
+        self._watch, self._gauges, self._journal, self._clock = watch, gauges, journal, clock
+        self._due = clock.monotonic() + EVERY_S
+        self._strain = ""  # the code last told
+
+    def __call__(self) -> None:
+        if self._clock.monotonic() < self._due:
+            return
+        self._due = self._clock.monotonic() + EVERY_S
+        self._changes()
+        self._leaks()
+
+    def _changes(self) -> None:
+        for changed in self._watch.news():
+            facts = {"item": changed.item, "code": changed.code, "running": changed.before, "on_disk": changed.now}
+            self._journal.append("changed_on_disk", facts)
+            logs.error_event("changed_on_disk", **facts, detail=f"{changed}; restart the runner to apply it")
+            logs.count("changed_on_disk", item=changed.item)
+
+    def _leaks(self) -> None:
+        """Told when it begins and, after it was over, when it begins again."""
+        found = self._gauges()
+        strain = strained(found)
+        code, words = strain or ("", "")
+        if code and code != self._strain:
+            logs.error_event("resources_strained", code=code, detail=words, resident_bytes=found.resident_bytes)
+            logs.count("resources_strained", code=code)
+        self._strain = code

@@ -1,0 +1,269 @@
+"""The clock on the wall, the machine under it and the market's hours: each scan once, or recorded as missed."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import textwrap
+from dataclasses import replace
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from core import logs
+from core.errors import BrokerDown
+from core.market_calendar import Facts, MarketCalendar
+from scripts import ground
+from tests.fakes.grounds import a_context
+from tests.fakes.runners import TIMES, host, ny
+from tests.fakes.scans import calendar_2024, due, hold, scene
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(autouse=True)
+def no_fsync(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "fsync", lambda handle: None)
+
+
+# ---------------------------------------------------------------- the clock steps, the machine sleeps
+def test_P14_a_clock_that_steps_back_repeats_no_scan(tmp_path: Path) -> None:
+    h = host(tmp_path, ny("09:35"))
+    runner = h.runner()
+    runner.step()
+    for back in ("09:34", "09:35", "08:35"):
+        h.clock.set(ny(back))
+        runner.step()
+        h.runner().step()
+    h.clock.set(ny("09:40"))
+    runner.step()
+    assert h.session.scans == ["2024-03-05T09:35"]
+    h.run_until(ny("17:00"))
+    assert h.scan_runs() == [f"2024-03-05T{what}" for what in (*TIMES, "close")]
+
+
+def test_P14_a_clock_that_steps_back_a_day_runs_no_scan_of_yesterday_late(tmp_path: Path) -> None:
+    h = host(tmp_path, ny("09:35"))
+    runner = h.runner()
+    runner.step()
+    h.clock.set(ny("15:00", date(2024, 3, 4)))
+    runner.step()
+    assert h.session.scans == ["2024-03-05T09:35"]
+
+
+def test_P14_pauses_are_measured_on_the_clock_that_cannot_step_back(tmp_path: Path) -> None:
+    h = host(tmp_path, ny("09:36"))
+    h.session.errors = [BrokerDown("503")]
+    runner = h.runner()
+    runner.step()
+    h.clock.set(ny("09:35"))
+    for _ in range(6):
+        h.clock.advance(timedelta(seconds=1))
+        runner.step()
+    assert h.scan_runs() == ["2024-03-05T09:35"]
+
+
+def test_P15_sleeping_over_whole_sessions_records_each_of_their_scans(tmp_path: Path) -> None:
+    h = host(tmp_path, ny("09:00"))
+    runner = h.runner()
+    h.clock.set(ny("09:36"))
+    runner.step()
+    h.clock.set(ny("09:36", date(2024, 3, 11)))
+    runner.step()
+    days = [date(2024, 3, 6), date(2024, 3, 7), date(2024, 3, 8)]
+    wanted = [f"2024-03-05T{t}" for t in TIMES[1:]] + [f"{day}T{t}" for day in days for t in TIMES]
+    assert h.missed() == dict.fromkeys(wanted, "OVERSLEPT")
+    assert h.session.scans == ["2024-03-05T09:35", "2024-03-11T09:35"]
+
+
+def test_P16_a_machine_that_slept_over_a_scan_says_overslept(tmp_path: Path) -> None:
+    h = host(tmp_path, ny("09:30"))
+    runner = h.runner()
+    runner.step()
+    h.clock.set(ny("11:00"))
+    runner.step()
+    assert h.session.scans == [] and h.missed() == {
+        "2024-03-05T09:35": "OVERSLEPT", "2024-03-05T10:30": "OVERSLEPT"
+    }  # fmt: skip
+
+
+def test_P16_what_is_held_is_looked_after_at_the_first_look_after_waking(tmp_path: Path) -> None:
+    """The bars are checked again by the next scan itself: freshness is the session's, never an age."""
+    h = host(tmp_path, ny("09:40"))
+    h.session.something_out = True
+    runner = h.runner()
+    runner.step()
+    looks = [what for _, what in h.session.did].count("look")
+    h.clock.set(ny("10:25"))
+    runner.step()
+    assert [what for _, what in h.session.did].count("look") == looks + 1
+
+
+ZONES = """
+    import json, os, sys
+    sys.path.insert(0, sys.argv[1])
+    from datetime import UTC, date, datetime
+    from core.market_calendar import NEW_YORK
+    from execution.ledger import new_york_day
+    from execution.scheduler import due_runs
+    from tests.fakes.scans import calendar_2024
+    runs = [
+        [run.id, run.at.isoformat()]
+        for day in (date(2024, 3, 8), date(2024, 3, 11), date(2024, 7, 3))
+        for run in due_runs(day, ("09:35", "15:55"), calendar_2024(), half_day_rule="close_minus_5")
+    ]
+    late = datetime(2024, 3, 6, 2, 30, tzinfo=UTC)
+    print(json.dumps([runs, new_york_day(late).isoformat(), f"{late.astimezone(NEW_YORK):%H:%M %Z}"]))
+"""
+
+
+def test_P17_the_hosts_zone_and_zone_files_change_no_instant() -> None:
+    """Far east, far west, half an hour off, nonsense, unset, and no zone files on the machine: tzdata is bundled."""
+    seen = set()
+    zones = ("Asia/Tokyo", "Pacific/Honolulu", "Asia/Kolkata", "Nowhere/At_All", None)
+    for zone, path in (*((zone, None) for zone in zones), ("UTC", "")):
+        env = {k: v for k, v in os.environ.items() if k not in ("TZ", "PYTHONTZPATH")}
+        env |= {} if zone is None else {"TZ": zone}
+        env |= {} if path is None else {"PYTHONTZPATH": path}
+        command = [sys.executable, "-c", textwrap.dedent(ZONES), str(ROOT)]
+        done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60, check=True)
+        seen.add(done.stdout)
+    (said,) = seen
+    assert "2024-03-08T14:35:00+00:00" in said and "2024-03-11T13:35:00+00:00" in said
+    assert '"2024-03-05", "21:30 EST"' in said
+
+
+def test_P17_without_any_time_zones_nothing_starts_and_one_line_says_why(tmp_path: Path) -> None:
+    code = (
+        "import sys, runpy; sys.modules['tzdata'] = None; sys.argv = ['scan.py'];"
+        "runpy.run_path('scripts/scan.py', run_name='__main__')"
+    )
+    env = {**os.environ, "PYTHONTZPATH": "", "KOBE_HOME": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=env, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 10
+    assert done.stderr.startswith("kobe: TZDATA_MISSING: ") and done.stderr.count("\n") == 1
+
+
+def test_P17_the_start_prints_both_zones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    context = a_context(tmp_path, at=datetime(2024, 3, 5, 2, 30, tzinfo=UTC))
+    (found,) = [f for f in ground.checks(context, allow_dirty=False) if f.name == "time"]
+    assert found.found.startswith("2024-03-04 21:30 New York; this machine: ") and "(UTC" in found.found
+
+
+# ---------------------------------------------------------------- late starts and overruns
+def test_P57_started_at_15_57_runs_the_last_scan_and_records_the_others(tmp_path: Path) -> None:
+    h = host(tmp_path, ny("15:57"))
+    h.run_until(ny("17:00"))
+    assert h.session.scans == ["2024-03-05T15:55"]
+    assert h.missed() == {"2024-03-05T09:35": "NOT_RUNNING", "2024-03-05T10:30": "NOT_RUNNING"}
+
+
+def test_P57_a_restart_every_seven_minutes_repeats_and_forgets_nothing(tmp_path: Path) -> None:
+    h = host(tmp_path, ny("09:31"))
+    while h.clock.now() < ny("17:00"):
+        assert h.run_until(h.clock.now() + timedelta(minutes=7)) == 0
+    assert h.scan_runs() == [f"2024-03-05T{what}" for what in (*TIMES, "close")] and h.missed() == {}
+
+
+def test_P58_a_scan_that_outlasts_the_next_ones_time_leaves_it_missed_and_not_run_late(tmp_path: Path) -> None:
+    h = host(tmp_path, ny("09:35"), times=("09:35", "09:40", "15:55"))
+    h.session.takes = timedelta(minutes=16)
+    runner = h.runner()
+    runner.step()
+    runner.step()
+    assert h.session.scans == ["2024-03-05T09:35"] and h.missed() == {"2024-03-05T09:40": "SKIPPED_OVERRUN"}
+
+
+def test_P58_a_scan_that_outlasts_the_next_ones_time_by_little_is_followed_by_it(tmp_path: Path) -> None:
+    h = host(tmp_path, ny("09:35"), times=("09:35", "09:40"))
+    h.session.takes = timedelta(minutes=8)
+    h.runner().step()
+    assert h.session.did == [("09:35:00", "2024-03-05T09:35"), ("09:43:00", "2024-03-05T09:40")]
+
+
+# ---------------------------------------------------------------- the market's hours
+def test_D21_a_half_day_is_run_as_its_rule_says(tmp_path: Path) -> None:
+    day = date(2024, 7, 3)
+    h = host(tmp_path / "moved", ny("09:00", day))
+    h.run_until(ny("17:00", day))
+    assert h.session.did[-2:] == [("12:55:00", "2024-07-03T15:55"), ("13:01:00", "close")] and h.missed() == {}
+    h = host(tmp_path / "skip", ny("09:00", day), rule="skip")
+    h.run_until(ny("17:00", day))
+    assert h.missed() == {"2024-07-03T15:55": "SKIPPED_HALF_DAY"}
+    assert h.scan_runs() == ["2024-07-03T09:35", "2024-07-03T10:30", "2024-07-03Tclose"]
+
+
+def test_D21_a_skipped_scan_is_recorded_when_its_session_opens_and_not_before(tmp_path: Path) -> None:
+    h = host(tmp_path, ny("09:29:59", date(2024, 7, 3)), rule="skip")
+    runner = h.runner()
+    runner.step()
+    assert h.missed() == {}
+    h.clock.advance(timedelta(seconds=1))
+    runner.step()
+    assert h.missed() == {"2024-07-03T15:55": "SKIPPED_HALF_DAY"}
+
+
+@pytest.mark.parametrize("once", [False, True])
+def test_D22_a_closing_that_no_calendar_knew_is_no_scan_and_no_vendor_is_asked(tmp_path: Path, once: bool) -> None:
+    """The broker's clock overrides the calendar. What is held keeps its stop, and is looked after."""
+    made = scene(tmp_path, "PICKA")
+    hold(made, "HELD", protected=not once)
+    open_clock = made.broker.clock
+    made.broker.clock = lambda: replace(open_clock(), is_open=False)
+    submits = len(made.broker.submits)
+    report = made.session.run(due())
+    assert report.code == "MARKET_CLOSED" and made.planner.asked == ["exits"] and report.scan is None
+    assert [r.body["code"] for r in made.world.journal.kinds("scan_run")] == ["MARKET_CLOSED"]
+    assert [cid for cid in made.broker.submits[submits:] if "-entry-" in cid or "-exit-" in cid] == []
+    assert made.ledger().protective(made.ledger().open_trades()[0].decision_id)
+    assert logs.counters()[("market_closed", ())] >= 1
+    made.broker.clock = open_clock
+    assert made.session.run(due("10:30", first=False)).code == "OK" and "plan" in made.planner.asked
+
+
+def test_D22_outside_the_hours_of_the_calendar_a_closed_broker_is_nothing_unusual(tmp_path: Path) -> None:
+    made = scene(tmp_path, "PICKA", start_at=ny("08:00"))
+    open_clock = made.broker.clock
+    made.broker.clock = lambda: replace(open_clock(), is_open=False)
+    report = made.session.run(due())
+    assert report.code != "MARKET_CLOSED" and {c for i in report.intents for c in i["codes"]} == {"SESSION_CLOSED"}
+
+
+def test_D23_the_week_of_a_switch_has_each_scan_once_at_its_wall_time(tmp_path: Path) -> None:
+    for start, end in ((date(2024, 3, 8), date(2024, 3, 11)), (date(2024, 11, 1), date(2024, 11, 4))):
+        h = host(tmp_path / f"{start}", ny("09:00", start))
+        h.run_until(ny("17:00", end), step_s=60)
+        assert h.scan_runs() == [f"{day}T{what}" for day in (start, end) for what in (*TIMES, "close")]
+        assert [at for at, what in h.session.did if what.endswith("T09:35")] == ["09:35:00"] * 2
+
+
+def test_D24_a_leap_day_is_a_session_like_any_other(tmp_path: Path) -> None:
+    leap = date(2024, 2, 29)
+    h = host(tmp_path, ny("09:00", leap))
+    h.run_until(ny("17:00", leap), step_s=60)
+    assert h.scan_runs() == [f"2024-02-29T{what}" for what in (*TIMES, "close")] and h.missed() == {}
+
+
+def test_P60_the_end_of_the_calendar_is_told_sixty_days_before_and_stops_thirty_sessions_before(tmp_path: Path) -> None:
+    """A calendar that cannot fetch further years; the bundled one fetches them by itself."""
+    known = calendar_2024()
+    ends = MarketCalendar(Facts(known.sessions, {}, {}, 2024))
+    for today, problem, warning in (
+        (date(2024, 10, 31), "", ""),  # the last session known is 31 December: 61 days
+        (date(2024, 11, 1), "", ""),
+        (date(2024, 11, 4), "", "CALENDAR_ENDS"),
+        (date(2024, 11, 18), "", "CALENDAR_ENDS"),
+        (date(2024, 11, 19), "CALENDAR_ENDS", ""),  # 29 sessions left
+    ):
+        context = a_context(tmp_path, at=ny("08:00", today), calendar=ends)
+        (found,) = [f for f in ground.checks(context, allow_dirty=False) if f.name == "calendar"]
+        assert (found.problem.code if found.problem else "", found.warning) == (problem, warning), today
+        assert "2024-12-31" in found.found
+
+
+def test_P60_the_bundled_calendar_has_no_end_in_sight(tmp_path: Path) -> None:
+    context = a_context(tmp_path, at=datetime(2031, 12, 1, 12, tzinfo=UTC))
+    (found,) = [f for f in ground.checks(context, allow_dirty=False) if f.name == "calendar"]
+    assert found.problem is None and found.warning == ""
