@@ -67,6 +67,18 @@ def to_stop_price(x: float | Decimal, on: date, table: Sequence[TickRow]) -> Dec
     return _rounded(x, on, table, ROUND_CEILING)
 
 
+def protective_target(
+    entry_price: Decimal, stop: Decimal, target_r: float | None, on: date, table: Sequence[TickRow]
+) -> Decimal | None:
+    """The take-profit of a long trade, fill + target_r x (fill - stop), on the tick grid. None without a target, and
+    where it would lie at or below the resting stop: a fill there has no target above it."""
+    if target_r is None:
+        return None
+    wanted = entry_price + Decimal(str(target_r)) * (entry_price - stop)
+    target = to_limit_price(wanted, Side.SELL, on, table)
+    return target if target > to_stop_price(stop, on, table) else None
+
+
 def dec(value: object) -> Decimal | None:
     """A broker's number, exactly: None and "" are absent, text and integers stand as they are, a float by its repr.
 

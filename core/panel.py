@@ -16,6 +16,8 @@ import numpy.typing as npt
 
 from core.bars_io import FIELDS, BarColumns, Days, Floats, Split, to_day
 
+_TURN = 16  # symbols turned at once when a panel is built
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Panel:
@@ -23,6 +25,7 @@ class Panel:
     open … volume (max_bars, n_symbols) float64, NaN after a symbol's last bar ·
     session_index (max_bars, n_symbols) int32 into sessions, -1 after the last bar · length (n_symbols,) own bars.
     Prices USD per share on one basis, volume shares.
+    complete: it is known that no open, high, low or close is missing in a symbol's life.
     """
 
     symbols: tuple[str, ...]
@@ -34,6 +37,7 @@ class Panel:
     volume: Floats
     session_index: npt.NDArray[np.int32]
     length: npt.NDArray[np.int32]
+    complete: bool = False
 
     @classmethod
     def from_bars(cls, bars: Mapping[str, BarColumns]) -> Panel:
@@ -48,14 +52,18 @@ class Panel:
         sessions = np.unique(np.concatenate([bars[s].dates for s in symbols])).astype(np.int32)
         length = np.array([len(bars[s]) for s in symbols], dtype=np.int32)
         shape = (int(length.max()), len(symbols))
-        blocks = {f: np.full(shape, np.nan) for f in FIELDS}
-        index = np.full(shape, -1, dtype=np.int32)
-        for column, symbol in enumerate(symbols):
-            own, n = bars[symbol], int(length[column])
+        blocks: dict[str, Any] = {f: np.empty(shape) for f in FIELDS}
+        index = np.empty(shape, dtype=np.int32)
+        complete = True
+        for first in range(0, len(symbols), _TURN):  # a few columns at a time: turned in the cache, written in rows
+            group = [bars[s] for s in symbols[first : first + _TURN]]
             for f in FIELDS:
-                blocks[f][:n, column] = getattr(own, f)
-            index[:n, column] = np.searchsorted(sessions, own.dates)
-        return cls(symbols, sessions, **blocks, session_index=index, length=length)
+                turned = _side_by_side([getattr(own, f) for own in group], shape[0], np.nan)
+                blocks[f][:, first : first + _TURN] = turned.T
+                complete = complete and (f == "volume" or all(np.isfinite(getattr(own, f)).all() for own in group))
+            at = [np.searchsorted(sessions, own.dates).astype(np.int32) for own in group]
+            index[:, first : first + _TURN] = _side_by_side(at, shape[0], -1).T
+        return cls(symbols, sessions, **blocks, session_index=index, length=length, complete=bool(complete))
 
     def truncated(self, session: date) -> Panel:
         """Only what was known at the close of `session`."""
@@ -96,6 +104,14 @@ class Panel:
         last = self.session_index[np.maximum(self.length - 1, 0), np.arange(len(self.symbols))]
         absent = (self.length == 0) | (last != at)
         return tuple(self.symbols[int(k)] for k in np.flatnonzero(absent))
+
+
+def _side_by_side(series: Sequence[npt.NDArray[Any]], n_bars: int, fill: float) -> npt.NDArray[Any]:
+    """(n_series, n_bars), `fill` after the end of each."""
+    out = np.full((len(series), n_bars), fill, dtype=series[0].dtype)
+    for row, values in zip(out, series, strict=True):
+        row[: len(values)] = values
+    return out
 
 
 def adjust_for_splits(panel: Panel, splits: Sequence[Split], upto: date) -> Panel:

@@ -75,13 +75,16 @@ def due_exits(
 ) -> list[DueExit]:
     """Every trade that must leave at this scan, once, by symbol and strategy.
 
-    held: the completed sessions each symbol traded, at least from its entry on. An indicator exit was due at the
-    open, before a time stop of today can be, so it names the reason when both hold.
+    held: the completed sessions each symbol traded, at least from its entry on, ascending. An indicator exit was due at
+    the open, before a time stop of today can be, so it names the reason when both hold. A flag is that of the symbol's
+    last bar: one from before the entry says nothing.
     """
     due = []
     for trade in sorted(trades, key=lambda t: (t.symbol, t.strategy, t.entry_session)):
-        count = bars_held(held.get(trade.symbol, ()), trade.entry_session, current)
-        reason = indicator_exit_due(trade, flags, flags_session)
+        own = held.get(trade.symbol, ())
+        count = bars_held(own, trade.entry_session, current)
+        held_over = bool(own) and own[-1] >= trade.entry_session
+        reason = indicator_exit_due(trade, flags, flags_session) if held_over else None
         if reason is None and time_stop_due(trade, count, is_last_scan):
             reason = ExitReason.TIME
         if reason is not None:

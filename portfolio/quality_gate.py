@@ -24,10 +24,12 @@ from core.domain import Signal
 from core.ports import Opinion
 
 Series = np.ndarray[tuple[int], np.dtype[np.float64]]
+Windows = np.ndarray[tuple[int, int], np.dtype[np.float64]]
 
 MODEL_ABSENT = "MODEL_ABSENT"
 _TREND_FULL_AT = 0.10
 _LIQUIDITY_FROM_USD, _LIQUIDITY_FULL_USD = 1e6, 1e8
+_LIQUIDITY_SPAN = math.log(_LIQUIDITY_FULL_USD / _LIQUIDITY_FROM_USD)
 _DIGITS = 4  # what is compared with min_score is what is shown
 MEDIAN_BARS = 20
 
@@ -55,33 +57,37 @@ class Facts:
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """A signal and its score; `parts` are points per component, in the order of the table."""
+    """A signal and its score; `parts` are points per component, in the order of the table, `codes` what was missing."""
 
     signal: Signal
     score: float
     parts: Mapping[str, float]
-    reasons: tuple[str, ...]
+    codes: tuple[str, ...]
+
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        return (*(f"{name.upper()}_{points:.1f}" for name, points in self.parts.items()), *self.codes)
 
 
 def score(signal: Signal, facts: Facts, model: Opinion | None, weights: Weights) -> Scored:
     probability, code = _model(model)
-    components = {
-        "strength": (signal.strength, weights.strength),
-        "trend": (_trend(signal.close, facts.sma), weights.trend),
-        "liquidity": (_liquidity(facts.median_dollar_volume), weights.liquidity),
-        "model": (probability, weights.model),
+    parts = {
+        "strength": round(signal.strength * float(weights.strength), _DIGITS),
+        "trend": round(_trend(signal.close, facts.sma) * float(weights.trend), _DIGITS),
+        "liquidity": round(_liquidity(facts.median_dollar_volume) * float(weights.liquidity), _DIGITS),
+        "model": round(probability * float(weights.model), _DIGITS),
     }
-    parts = {name: round(component * float(weight), _DIGITS) for name, (component, weight) in components.items()}
     total = round(min(100.0, math.fsum(parts.values())), _DIGITS)
-    reasons = [f"{name.upper()}_{points:.1f}" for name, points in parts.items()]
-    return Scored(signal, total, parts, tuple(reasons if code is None else [*reasons, code]))
+    return Scored(signal, total, parts, () if code is None else (code,))
 
 
-def median_dollar_volume(close: Series, volume: Series) -> float:
-    """USD per session; both 1-d, oldest first, the last 20 bars count. NaN for fewer, or with an unknown among them."""
-    if close.size < MEDIAN_BARS:
-        return math.nan
-    return float(np.median(close[-MEDIAN_BARS:] * volume[-MEDIAN_BARS:]))
+def median_dollar_volumes(close: Windows, volume: Windows) -> Series:
+    """USD per session, one per row of (n, MEDIAN_BARS) closes and volumes; NaN with an unknown among them."""
+    usd, middle = close * volume, MEDIAN_BARS // 2
+    parted = np.partition(usd, (middle - 1, middle), axis=1)
+    found: Series = (parted[:, middle - 1] + parted[:, middle]) / 2.0
+    found[np.isnan(usd).any(axis=1)] = np.nan
+    return found
 
 
 def _clip(value: float) -> float:
@@ -95,7 +101,7 @@ def _trend(close: float, sma: float) -> float:
 def _liquidity(usd: float) -> float:
     if not usd > 0:
         return 0.0
-    return _clip(math.log(usd / _LIQUIDITY_FROM_USD) / math.log(_LIQUIDITY_FULL_USD / _LIQUIDITY_FROM_USD))
+    return _clip(math.log(usd / _LIQUIDITY_FROM_USD) / _LIQUIDITY_SPAN)
 
 
 def _model(opinion: Opinion | None) -> tuple[float, str | None]:

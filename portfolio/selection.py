@@ -33,12 +33,14 @@ from decimal import Decimal
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from config.settings_schema import Settings
 from core.domain import Symbol
 from core.panel import Panel
 from portfolio.quality_gate import Scored
 from portfolio.strategies import last_rows
+from portfolio.strategies.indicators import Floats, Ints
 
 CORRELATION_RETURNS = 60
 TOP3 = 3
@@ -115,12 +117,13 @@ def select(
     """
     picks: list[Candidate] = []
     refused: list[Refusal] = []
-    ordered = sorted(candidates, key=lambda c: _order(c, taken))
-    mine = {c.scored.signal.symbol for c in ordered if c.scored.signal.decision_id in taken}
+    entered = set(taken)
+    ordered = sorted(candidates, key=lambda c: _order(c, entered))
+    mine = {c.scored.signal.symbol for c in ordered if _is_taken(c, entered)}
     others = {symbol: usd for symbol, usd in held.items() if symbol not in mine}
-    free = rules.slots - len(set(taken) - {c.scored.signal.decision_id for c in ordered})
+    free = rules.slots - len(entered - {c.scored.signal.decision_id for c in ordered if entered})
     for candidate in ordered:
-        if candidate.scored.signal.decision_id in taken:
+        if _is_taken(candidate, entered):
             picks.append(candidate)
             continue
         objection = _objection(candidate, picks, free, rules, sectors, correlate, others)
@@ -131,9 +134,13 @@ def select(
     return Selection(tuple(picks), tuple(refused))
 
 
-def _order(candidate: Candidate, taken: Collection[str]) -> tuple[bool, float, str, str]:
+def _is_taken(candidate: Candidate, entered: Collection[str]) -> bool:
+    return bool(entered) and candidate.scored.signal.decision_id in entered
+
+
+def _order(candidate: Candidate, entered: Collection[str]) -> tuple[bool, float, str, str]:
     signal = candidate.scored.signal
-    return signal.decision_id not in taken, -candidate.scored.score, signal.symbol, signal.strategy
+    return not _is_taken(candidate, entered), -candidate.scored.score, signal.symbol, signal.strategy
 
 
 def _objection(
@@ -212,27 +219,62 @@ def _correlation(
 
 def correlation_at(panel: Panel, session: date) -> Correlate:
     """Pairwise correlation of daily returns up to `session`; 1.0, the worst case, whenever it cannot be known."""
-    rows, _ = last_rows(panel, session)
-    columns = {symbol: j for j, symbol in enumerate(panel.symbols)}
+    return Correlations(panel, last_rows(panel, session)[0])
 
-    def correlate(one: Symbol, other: Symbol) -> float:
-        a, b = columns.get(one), columns.get(other)
-        if a is None or b is None:
+
+class Correlations:
+    """`correlation_at` for the row of each symbol's last bar; every symbol's returns are worked out once."""
+
+    def __init__(self, panel: Panel, rows: Ints, columns: Mapping[str, int] | None = None) -> None:
+        self._panel, self._rows = panel, rows
+        self._columns = {symbol: j for j, symbol in enumerate(panel.symbols)} if columns is None else columns
+        self._recent: dict[int, tuple[NDArray[np.int32], _Returns]] = {}
+
+    def __call__(self, one: Symbol, other: Symbol) -> float:
+        a, b = self._columns.get(one), self._columns.get(other)
+        if a is None or b is None or min(self._rows[a], self._rows[b]) < CORRELATION_RETURNS:
             return 1.0
-        dates_a, dates_b = panel.session_index[: rows[a] + 1, a], panel.session_index[: rows[b] + 1, b]
+        (dates_a, returns_a), (dates_b, returns_b) = self._of(a), self._of(b)
+        if np.array_equal(dates_a, dates_b):
+            return _pearson(returns_a, returns_b)
+        return self._on_common_dates(a, b)
+
+    def _of(self, column: int) -> tuple[NDArray[np.int32], _Returns]:
+        """The dates of the last 61 bars, and their returns."""
+        if column not in self._recent:
+            row = int(self._rows[column])
+            last = slice(row - CORRELATION_RETURNS, row + 1)
+            self._recent[column] = (
+                self._panel.session_index[last, column], _Returns.of(self._panel.close[last, column])
+            )  # fmt: skip
+        return self._recent[column]
+
+    def _on_common_dates(self, a: int, b: int) -> float:
+        dates_a, dates_b = (self._panel.session_index[: self._rows[k] + 1, k] for k in (a, b))
         _, at_a, at_b = np.intersect1d(dates_a, dates_b, assume_unique=True, return_indices=True)
         if at_a.size < CORRELATION_RETURNS + 1:
             return 1.0
         last = slice(-(CORRELATION_RETURNS + 1), None)
-        return _pearson(panel.close[at_a[last], a], panel.close[at_b[last], b])
+        close = self._panel.close
+        return _pearson(_Returns.of(close[at_a[last], a]), _Returns.of(close[at_b[last], b]))
 
-    return correlate
+
+@dataclass(frozen=True, slots=True)
+class _Returns:
+    """Simple returns less their mean, and the sum of their squares."""
+
+    centred: Floats
+    squares: float
+
+    @classmethod
+    def of(cls, close: Floats) -> _Returns:
+        returns = close[1:] / close[:-1] - 1.0
+        centred = returns - returns.mean()
+        return cls(centred, float((centred * centred).sum()))
 
 
-def _pearson(one: np.ndarray[Any, np.dtype[np.float64]], other: np.ndarray[Any, np.dtype[np.float64]]) -> float:
-    """Correlation of the simple returns of two aligned close series; 1.0 when flat or not finite."""
-    a, b = one[1:] / one[:-1] - 1.0, other[1:] / other[:-1] - 1.0
-    a, b = a - a.mean(), b - b.mean()
-    size = math.sqrt(float((a * a).sum()) * float((b * b).sum()))
-    value = float((a * b).sum()) / size if size > 0 else math.nan
+def _pearson(one: _Returns, other: _Returns) -> float:
+    """1.0 when flat or not finite."""
+    size = math.sqrt(one.squares * other.squares)
+    value = float((one.centred * other.centred).sum()) / size if size > 0 else math.nan
     return min(1.0, max(-1.0, value)) if math.isfinite(value) else 1.0

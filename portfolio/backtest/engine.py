@@ -1,49 +1,38 @@
 """Signal-level trades: each symbol and strategy alone, no cash, no limits, no costs.
 
 The rules are stated in the order they are asked; the first that holds ends the trade. The entry bar is bar 1.
-All trades are walked together, one bar held at a time, so the cost is bars held × a few array operations.
+All trades are walked together, one bar held at a time, so the cost is bars held × a few array operations. What would
+happen after each signal does not depend on other signals, so it is worked out once (`possible_trades`); which of them
+become trades depends on the span asked for, and is cheap (`Possible.taken`).
 """
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import date
-from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from config.strategy_params import StrategyParams
+from core.bars_io import Days
 from core.domain import ExitReason, Symbol
-from core.files import write_atomic
 from core.panel import Panel
-from portfolio.strategies import ibs_rsi, session_date, setups_between
+from portfolio.strategies import ibs_rsi, session_date, session_number, setups_between
 from portfolio.strategies.indicators import (
     Bools,
     Floats,
-    Indicators,
     Ints,
+    Prepared,
     Setup,
+    Spread,
     internal_bar_strength,
-    without_missing,
+    prepare,
 )
 
-TRADE_COLUMNS = (
-    "symbol",
-    "strategy",
-    "signal_date",
-    "entry_date",
-    "entry_price",
-    "stop",
-    "target",
-    "exit_date",
-    "exit_price",
-    "exit_reason",
-    "bars_held",
-)
-_REASONS = (
+REASONS = (
     ExitReason.OPEN,
     ExitReason.STOP_GAP,
     ExitReason.STOP,
@@ -72,6 +61,65 @@ class Trade:
     bars_held: int
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Trades:
+    """Many trades as columns, (n_trades,) each: by entry session, symbol and strategy.
+
+    column          index into `symbols`; strategy, index into `strategies`
+    signal .. leave rows of the symbol's own bars; leave = the row on which it left, the symbol's length while open
+    signal_at ..    sessions as days since 1970-01-01; exit_at is -1 while open
+    prices          USD per share, NaN where there is none; reason, index into REASONS
+    """
+
+    symbols: tuple[str, ...]
+    strategies: tuple[str, ...]
+    column: Ints
+    strategy: Ints
+    signal: Ints
+    first: Ints
+    leave: Ints
+    signal_at: Days
+    entry_at: Days
+    exit_at: Days
+    entry_price: Floats
+    stop: Floats
+    target: Floats
+    exit_price: Floats
+    reason: Ints
+    held: Ints
+
+    def __len__(self) -> int:
+        return int(self.column.size)
+
+    @property
+    def closed(self) -> Bools:
+        return self.reason > 0
+
+    def rows(self, keep: NDArray[Any]) -> Trades:
+        """The trades that a mask or an index array selects."""
+        columns = {f.name: getattr(self, f.name)[keep] for f in fields(self)[2:]}
+        return Trades(symbols=self.symbols, strategies=self.strategies, **columns)
+
+    def as_objects(self) -> list[Trade]:
+        return [self.trade(i) for i in range(len(self))]
+
+    def trade(self, i: int) -> Trade:
+        exit_at, target, exit_price = int(self.exit_at[i]), float(self.target[i]), float(self.exit_price[i])
+        return Trade(
+            symbol=Symbol(self.symbols[self.column[i]]),
+            strategy=self.strategies[self.strategy[i]],
+            signal_date=session_date(self.signal_at[i]),
+            entry_date=session_date(self.entry_at[i]),
+            entry_price=float(self.entry_price[i]),
+            stop=float(self.stop[i]),
+            target=None if target != target else target,
+            exit_date=None if exit_at < 0 else session_date(exit_at),
+            exit_price=None if exit_price != exit_price else exit_price,
+            exit_reason=REASONS[self.reason[i]],
+            bars_held=int(self.held[i]),
+        )
+
+
 @dataclass(slots=True)
 class _Walk:
     """Every possible trade of one strategy while it is being walked; 1-d arrays of one length."""
@@ -82,27 +130,64 @@ class _Walk:
     fill: Floats
     stop: Floats
     target: Floats  # NaN = none
-    reason: Ints  # index into _REASONS, 0 while open
+    reason: Ints  # index into REASONS, 0 while open
     price: Floats
     leaves_at: Ints  # row on which it leaves; the symbol's length while open
     held: Ints
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Possible:
+    """What would follow each signal of a span, were it the only one."""
+
+    panel: Panel
+    strategies: tuple[str, ...]
+    walks: tuple[_Walk, ...]
+
+    def taken(self, start: date | None = None, end: date | None = None) -> Trades:
+        """The trades of the signals with a session within start..end (None: of all).
+
+        A position of that strategy in that symbol that is still open at a signal's close (also one due to leave at the
+        next open) makes the signal ignored.
+        """
+        parts = [_taken(self.panel, walk, start, end) for walk in self.walks]
+        return _in_order(self.panel, self.strategies, self.walks, parts)
+
+    def every(self) -> Trades:
+        """All of them, each as if it were the only one: they may overlap."""
+        parts = [np.arange(walk.columns.size) for walk in self.walks]
+        return _in_order(self.panel, self.strategies, self.walks, parts)
+
+
 def signal_level_trades(panel: Panel, params: StrategyParams, start: date, end: date) -> list[Trade]:
     """Trades of all signals with a session within start..end, by entry date, symbol and strategy.
 
-    Indicators see all earlier bars of the panel. A position of that strategy in that symbol that is still open at a
-    signal's close (also one due to leave at the next open) makes the signal ignored.
+    Indicators see all earlier bars of the panel.
     """
-    panel = without_missing(panel)
-    series, setups = setups_between(panel, params, start, end)
-    trades: list[Trade] = []
+    return signal_trades(prepare(panel, params.common), params, start, end).as_objects()
+
+
+def signal_trades(
+    prepared: Prepared, params: StrategyParams, start: date, end: date, *, spread: Spread = map
+) -> Trades:
+    return possible_trades(prepared, params, start, end, spread=spread).taken()
+
+
+def possible_trades(
+    prepared: Prepared, params: StrategyParams, start: date, end: date, *, spread: Spread = map
+) -> Possible:
+    """Every signal of the span followed to its end. Worth keeping: `taken` asks it for any part of the span."""
+    return followed(prepared, params, setups_between(prepared, params, start, end, numbers=False, spread=spread))
+
+
+def followed(prepared: Prepared, params: StrategyParams, setups: Sequence[Setup]) -> Possible:
+    """Every point of these setups followed to its end by the rules of its strategy, whether it is a signal or not."""
+    walks = []
     for setup in setups:
-        walk = _entered(panel, setup)
-        _walk_exits(panel, series, params, setup, walk)
-        trades += _trades(panel, setup.strategy, walk, _not_overlapping(walk))
-    trades.sort(key=lambda trade: (trade.entry_date, trade.symbol, trade.strategy))
-    return trades
+        walk = _entered(prepared.panel, setup)
+        _walk_exits(prepared, params, setup, walk)
+        walks.append(walk)
+    return Possible(prepared.panel, tuple(setup.strategy for setup in setups), tuple(walks))
 
 
 def _entered(panel: Panel, setup: Setup) -> _Walk:
@@ -130,117 +215,127 @@ def _entered(panel: Panel, setup: Setup) -> _Walk:
     )
 
 
-def _walk_exits(panel: Panel, series: Indicators, params: StrategyParams, setup: Setup, walk: _Walk) -> None:
+def _walk_exits(prepared: Prepared, params: StrategyParams, setup: Setup, walk: _Walk) -> None:
     """Fill reason, price, leaves_at and held of every trade that ends within the data."""
+    panel = prepared.panel
+    n_symbols = panel.close.shape[1]
+    length = panel.length[walk.columns].astype(np.intp)
     undecided = np.arange(walk.first.size)
     for held in range(1, setup.time_stop_bars + 1):
-        rows = walk.first[undecided] + held - 1
-        undecided = undecided[rows < panel.length[walk.columns[undecided]]]  # the others stay open
+        undecided = undecided[walk.first[undecided] + held - 1 < length[undecided]]  # the others stay open
         if not undecided.size:
             return
-        rows, columns = walk.first[undecided] + held - 1, walk.columns[undecided]
-        reason, price = _bar_exit(panel, walk, undecided, rows, columns, held, setup.time_stop_bars)
+        rows = walk.first[undecided] + held - 1
+        bar = _Bar(panel, rows * n_symbols + walk.columns[undecided])
+        reason, price = _bar_exit(bar, walk, undecided, held, setup.time_stop_bars)
         leaves_at = rows
         if setup.strategy == ibs_rsi.NAME:
-            reason, price, leaves_at = _indicator_exit(panel, series, params, rows, columns, reason, price)
-        ends = (reason > 0) & (leaves_at < panel.length[columns])
+            reason, price, leaves_at = _indicator_exit(prepared, params, bar, rows, reason, price)
+        ends = (reason > 0) & (leaves_at < length[undecided])
         done = undecided[ends]
         walk.reason[done], walk.price[done] = reason[ends], price[ends]
         walk.leaves_at[done], walk.held[done] = leaves_at[ends], held
         undecided = undecided[reason == 0]  # an exit due beyond the last bar is decided too: it stays open
 
 
-def _bar_exit(
-    panel: Panel, walk: _Walk, which: Ints, rows: Ints, columns: Ints, held: int, time_stop_bars: int
-) -> tuple[Ints, Floats]:
-    """Rules 1 to 5 of one bar; (reason index, price)."""
-    opened, high, low = panel.open[rows, columns], panel.high[rows, columns], panel.low[rows, columns]
+class _Bar:
+    """One bar of each undecided trade; columns are fetched once, by their flat position in the panel."""
+
+    def __init__(self, panel: Panel, at: Ints) -> None:
+        self.at = at
+        self.open, self.high = panel.open.reshape(-1)[at], panel.high.reshape(-1)[at]
+        self.low, self.close = panel.low.reshape(-1)[at], panel.close.reshape(-1)[at]
+
+
+def _bar_exit(bar: _Bar, walk: _Walk, which: Ints, held: int, time_stop_bars: int) -> tuple[Ints, Floats]:
+    """Rules 1 to 5 of one bar; (reason index, price). Asked from the last to the first: the first that holds stays."""
     stop, target = walk.stop[which], walk.target[which]
-    later = np.full(rows.shape, held > 1)
-    rules: list[tuple[ExitReason, Bools, Floats]] = [
-        (ExitReason.STOP_GAP, later & (opened <= stop), opened),
-        (ExitReason.STOP, low <= stop, stop),
-        (ExitReason.TARGET_GAP, later & (opened >= target), opened),
-        (ExitReason.TARGET, high >= target, target),
-        (ExitReason.TIME, np.full(rows.shape, held >= time_stop_bars), panel.close[rows, columns]),
+    reason, price = np.zeros(which.shape, dtype=np.intp), np.full(which.shape, np.nan)
+    rules: list[tuple[ExitReason, Bools | bool, Floats]] = [
+        (ExitReason.STOP_GAP, held > 1 and bar.open <= stop, bar.open),
+        (ExitReason.STOP, bar.low <= stop, stop),
+        (ExitReason.TARGET_GAP, held > 1 and bar.open >= target, bar.open),
+        (ExitReason.TARGET, bar.high >= target, target),
+        (ExitReason.TIME, held >= time_stop_bars, bar.close),
     ]
-    reason = np.zeros(rows.shape, dtype=np.intp)
-    price = np.full(rows.shape, np.nan)
-    for name, holds, at in rules:
-        new = holds & (reason == 0)
-        reason[new], price[new] = _REASONS.index(name), at[new]
+    for name, holds, at in reversed(rules):
+        if holds is not False:
+            np.copyto(reason, REASONS.index(name), where=holds)
+            np.copyto(price, at, where=holds)
     return reason, price
 
 
 def _indicator_exit(
-    panel: Panel,
-    series: Indicators,
-    params: StrategyParams,
-    rows: Ints,
-    columns: Ints,
-    reason: Ints,
-    price: Floats,
+    prepared: Prepared, params: StrategyParams, bar: _Bar, rows: Ints, reason: Ints, price: Floats
 ) -> tuple[Ints, Floats, Ints]:
     """Rule 6, at the close, done at the next open the symbol has; adds the row on which each trade leaves."""
-    ibs = internal_bar_strength(panel.high[rows, columns], panel.low[rows, columns], panel.close[rows, columns])
-    by_ibs = ibs_rsi.exit_by_ibs(ibs, params)
-    flagged = (reason == 0) & (by_ibs | ibs_rsi.exit_by_rsi(series.rsi[rows, columns], params))
-    leaves_at = np.where(flagged, rows + 1, rows)
-    inside = np.minimum(leaves_at, panel.open.shape[0] - 1)
-    price = np.where(flagged, panel.open[inside, columns], price)
-    named = np.where(by_ibs, _REASONS.index(ExitReason.IBS), _REASONS.index(ExitReason.RSI))
-    return np.where(flagged, named, reason), price, leaves_at
+    panel = prepared.panel
+    by_ibs = ibs_rsi.exit_by_ibs(internal_bar_strength(bar.high, bar.low, bar.close), params)
+    by_rsi = ibs_rsi.exit_by_rsi(prepared.series.rsi.reshape(-1)[bar.at], params)
+    flagged = (reason == 0) & (by_ibs | by_rsi)
+    following = np.minimum(bar.at + panel.close.shape[1], panel.open.size - 1)  # beyond the data it is not looked at
+    price = np.where(flagged, panel.open.reshape(-1)[following], price)
+    named = np.where(by_ibs, REASONS.index(ExitReason.IBS), REASONS.index(ExitReason.RSI))
+    return np.where(flagged, named, reason), price, rows + flagged
 
 
-def _not_overlapping(walk: _Walk) -> list[int]:
-    """Positions in `walk` that become trades: per symbol, oldest first, each after the one before has left.
+def _taken(panel: Panel, walk: _Walk, start: date | None, end: date | None) -> Ints:
+    """Positions in `walk` that become trades, by symbol and signal."""
+    if start is None and end is None:
+        return _not_overlapping(walk, np.arange(walk.columns.size))
+    low = 0 if start is None else int(np.searchsorted(panel.sessions, session_number(start)))
+    high = panel.sessions.size if end is None else int(np.searchsorted(panel.sessions, session_number(end) + 1))
+    at = panel.session_index[walk.signal, walk.columns]
+    return _not_overlapping(walk, np.flatnonzero((at >= low) & (at < high)))
+
+
+def _not_overlapping(walk: _Walk, asked: Ints) -> Ints:
+    """Of these positions, per symbol oldest first: each whose signal comes after the trade before has left.
 
     A trade holds its symbol at the closes before the bar it leaves on; one still open holds it to the end.
     """
-    kept, symbol, free_from = [], -1, -1
-    closed = (walk.reason > 0).tolist()
-    for i, (column, signal, leaves_at) in enumerate(
-        zip(walk.columns.tolist(), walk.signal.tolist(), walk.leaves_at.tolist(), strict=True)
-    ):
-        if column == symbol and signal < free_from:
+    columns, signal = walk.columns[asked], walk.signal[asked]
+    free_from = np.where(walk.reason[asked] > 0, walk.leaves_at[asked], walk.leaves_at[asked] + 1)
+    kept, symbol, free = [], -1, -1
+    for i, (column, row, then) in enumerate(zip(columns.tolist(), signal.tolist(), free_from.tolist(), strict=True)):
+        if column == symbol and row < free:
             continue
-        symbol, free_from = column, leaves_at if closed[i] else leaves_at + 1
+        symbol, free = column, then
         kept.append(i)
-    return kept
+    return asked[np.array(kept, dtype=np.intp)]
 
 
-def _trades(panel: Panel, strategy: str, walk: _Walk, kept: Sequence[int]) -> list[Trade]:
-    def day(row: int, column: int) -> date:
-        return session_date(int(panel.sessions[panel.session_index[row, column]]))
+def _in_order(panel: Panel, strategies: tuple[str, ...], walks: Sequence[_Walk], parts: Sequence[Ints]) -> Trades:
+    """The kept trades of all strategies in one table, by entry session, symbol and strategy."""
 
-    trades = []
-    for i in kept:
-        column, closed = int(walk.columns[i]), bool(walk.reason[i])
-        target = float(walk.target[i])
-        trades.append(
-            Trade(
-                symbol=Symbol(panel.symbols[column]),
-                strategy=strategy,
-                signal_date=day(int(walk.signal[i]), column),
-                entry_date=day(int(walk.first[i]), column),
-                entry_price=float(walk.fill[i]),
-                stop=float(walk.stop[i]),
-                target=None if np.isnan(target) else target,
-                exit_date=day(int(walk.leaves_at[i]), column) if closed else None,
-                exit_price=float(walk.price[i]) if closed else None,
-                exit_reason=_REASONS[int(walk.reason[i])],
-                bars_held=int(walk.held[i]),
-            )
-        )
-    return trades
+    def joined(name: str) -> NDArray[Any]:
+        return np.concatenate([getattr(walk, name)[kept] for walk, kept in zip(walks, parts, strict=True)])
 
+    def session(rows: Ints) -> Days:
+        days: Days = panel.sessions[panel.session_index[rows, columns]]
+        return days
 
-def write_trade_list(path: Path, trades: Sequence[Trade]) -> None:
-    """CSV, prices with every digit (the shortest text that reads back the same), an absent value is empty."""
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(TRADE_COLUMNS)
-    for trade in trades:
-        row = (getattr(trade, name) for name in TRADE_COLUMNS)
-        writer.writerow(["" if value is None else str(value) for value in row])
-    write_atomic(path, text.getvalue().encode(), durable=False)
+    columns, signal, first, leaves_at = (joined(name) for name in ("columns", "signal", "first", "leaves_at"))
+    reason = joined("reason")
+    exit_at = session(np.minimum(leaves_at, panel.length[columns] - 1))
+    table = Trades(
+        symbols=panel.symbols,
+        strategies=strategies,
+        column=columns,
+        strategy=np.repeat(np.arange(len(parts)), [kept.size for kept in parts]),
+        signal=signal,
+        first=first,
+        leave=leaves_at,
+        signal_at=session(signal),
+        entry_at=session(first),
+        exit_at=np.where(reason > 0, exit_at, np.int32(-1)),
+        entry_price=joined("fill"),
+        stop=joined("stop"),
+        target=joined("target"),
+        exit_price=joined("price"),
+        reason=reason,
+        held=joined("held"),
+    )
+    by_name = np.argsort(np.argsort(np.array(panel.symbols, dtype=object), kind="stable"), kind="stable")
+    by_strategy = np.argsort(np.argsort(np.array(strategies, dtype=object), kind="stable"), kind="stable")
+    return table.rows(np.lexsort((by_strategy[table.strategy], by_name[columns], table.entry_at)))

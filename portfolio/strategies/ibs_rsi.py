@@ -10,29 +10,20 @@ import numpy as np
 
 from config.strategy_params import StrategyParams
 from core.panel import Panel
-from portfolio.strategies.indicators import (
-    Bools,
-    Floats,
-    Indicators,
-    Points,
-    Rule,
-    Setup,
-    above_average,
-    common_rules,
-    internal_bar_strength,
-)
+from portfolio.strategies.indicators import KINDLY, Block, Bools, Floats, Ints, Points, Rule, Setup, common_rules
 
 NAME = "ibs_rsi"
 
 
-def candidates(panel: Panel, series: Indicators, params: StrategyParams) -> Bools:
-    """(n_bars, n_symbols): every setup is among them, near ties with the average too."""
+def candidates(block: Block, params: StrategyParams) -> Ints:
+    """Flat positions in the block; every setup is among them. IBS is asked without its division, too kindly."""
     rule = params.ibs_rsi
-    out: Bools = series.rsi < rule.rsi_below
-    out &= internal_bar_strength(panel.high, panel.low, panel.close) < rule.ibs_below
-    out &= panel.close >= params.common.min_price_usd
-    out &= above_average(panel.close, params.common.sma_bars)
-    return out
+    maybe = block.rsi < rule.rsi_below
+    maybe &= block.trending
+    reach = block.high - block.low
+    reach *= rule.ibs_below * KINDLY
+    maybe &= block.close - block.low < reach
+    return np.flatnonzero(maybe)
 
 
 def evaluate(panel: Panel, points: Points, params: StrategyParams) -> Setup:

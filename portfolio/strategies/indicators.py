@@ -5,12 +5,14 @@ Undefined is NaN, never 0 and never a neutral value; a comparison with NaN is Fa
 
 The order of the floating-point operations is part of the contract: a value must not depend on how many symbols or
 later bars the panel holds, so Wilder's averages run row by row and every decision on the moving average is exact.
+Everything is worked out in blocks of rows that fit the processor's cache; the block size changes no bit.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -23,20 +25,35 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.intp]
 Bools = NDArray[np.bool_]
 
-_EPSILON = 2.3e-16  # a little above the unit of a float64
-_TIE = 1e-9  # closer to the average than this fraction of the close is decided by the exact sum
+_BLOCK_VALUES = 32_768  # values per array of a block: a handful of such arrays stay in the cache of one core
+KINDLY = 1.0 + 1e-12  # factor of a quick test that must not miss what the exact one takes
+_MANY = 64  # so many sums and more are worked out together
+_TIE = 1e-9  # closer to the average than this part of the closes is decided by the exact sum
+
+
+def rows_per_block(n_symbols: int) -> int:
+    return max(8, _BLOCK_VALUES // max(1, n_symbols))
+
+
+def row_blocks(first: int, n_bars: int, n_symbols: int) -> Iterator[tuple[int, int]]:
+    """[begin, end) rows from `first` on, in pieces that fit the cache."""
+    step = rows_per_block(n_symbols)
+    for begin in range(first, n_bars, step):
+        yield begin, min(begin + step, n_bars)
 
 
 def without_missing(panel: Panel) -> Panel:
     """Drop bars whose open, high, low or close is not finite: that session the symbol did not trade.
 
-    Returns the panel itself when there are none, which is the usual case. `sessions` is kept, so a dropped bar still
-    is a market session without a bar.
+    Returns the panel itself when it is known to be complete, and its own bars when there are none to drop, which is the
+    usual case. `sessions` is kept, so a dropped bar still is a market session without a bar.
     """
+    if panel.complete:
+        return panel
     live = np.arange(panel.close.shape[0])[:, None] < panel.length[None, :]
     good = np.isfinite(panel.open) & np.isfinite(panel.high) & np.isfinite(panel.low) & np.isfinite(panel.close)
     if bool((good == live).all()):
-        return panel
+        return replace(panel, complete=True)
     good &= live
     order = np.argsort(~good, axis=0, kind="stable")  # good rows first, in their order
     length = good.sum(axis=0).astype(np.int32)
@@ -57,6 +74,7 @@ def without_missing(panel: Panel) -> Panel:
         volume=packed(panel.volume, np.nan),
         session_index=packed(panel.session_index, -1),
         length=length,
+        complete=True,
     )
 
 
@@ -74,34 +92,70 @@ def wilder(values: Floats, window: int) -> Floats:
     The seed is math.fsum, exact; then out[t] = (out[t-1] * (window - 1) + values[t]) / window, in this order.
     """
     out = np.full(values.shape, np.nan)
-    if values.shape[0] <= window:
-        return out
-    out[window] = [math.fsum(column) / window for column in values[1 : window + 1].T.tolist()]
-    previous = out[window]
-    for t in range(window + 1, values.shape[0]):
-        row = out[t]
-        np.multiply(previous, window - 1, out=row)
-        row += values[t]
-        row /= window
-        previous = row
+    if values.shape[0] > window:
+        out[window] = _seed(values[1 : window + 1])
+        _smooth(out[window], values[window + 1 :], out[window + 1 :], window)
     return out
+
+
+def _seed(values: Floats) -> Floats:
+    return np.array([math.fsum(column) / len(values) for column in values.T.tolist()])
+
+
+def _smooth(previous: Floats, values: Floats, out: Floats, window: int) -> Floats:
+    """Write the averages of these rows to `out`; returns the last. Times 1 is left out and a half is a multiplication:
+    the same bits, sooner."""
+    add, multiply, divide = np.add, np.multiply, np.divide
+    if window == 2:
+        for value, row in zip(values, out, strict=True):
+            add(previous, value, row)
+            multiply(row, 0.5, row)
+            previous = row
+        return previous
+    for value, row in zip(values, out, strict=True):
+        multiply(previous, window - 1, row)
+        add(row, value, row)
+        divide(row, window, row)
+        previous = row
+    return previous
 
 
 def wilder_rsi(close: Floats, window: int) -> Floats:
     """RSI in 0..100 as 100 G / (G + L); NaN while the window fills and where G and L are both 0."""
-    if close.shape[0] < 2:
-        return np.full(close.shape, np.nan)
-    n_symbols = close.shape[1]
-    change = np.zeros((close.shape[0], 2 * n_symbols))  # gains beside losses: one recursion for both
-    np.subtract(close[1:], close[:-1], out=change[1:, :n_symbols])
-    np.subtract(close[:-1], close[1:], out=change[1:, n_symbols:])
-    np.maximum(change, 0.0, out=change)
-    average = wilder(change, window)
-    gain, loss = average[:, :n_symbols], average[:, n_symbols:]
-    both = gain + loss
-    out = np.full(close.shape, np.nan)
-    np.divide(100.0 * gain, both, out=out, where=both != 0)
+    n_bars, n_symbols = close.shape
+    out = np.empty(close.shape)
+    out[:window] = np.nan
+    if n_bars <= window:
+        return out
+    change = np.empty((max(window, rows_per_block(n_symbols)), 2 * n_symbols))  # gains beside losses: one recursion
+    average = np.empty_like(change)
+    _gains_and_losses(close[: window + 1], change[:window])
+    average[0] = _seed(change[:window])
+    with np.errstate(invalid="ignore"):  # 0 / 0 is the undefined RSI
+        previous = average[0].copy()  # before _rsi_of uses it up
+        _rsi_of(average[:1], out[window : window + 1])
+        for begin, end in row_blocks(window + 1, n_bars, n_symbols):
+            size = end - begin
+            _gains_and_losses(close[begin - 1 : end], change[:size])
+            previous = _smooth(previous, change[:size], average[:size], window).copy()
+            _rsi_of(average[:size], out[begin:end])
     return out
+
+
+def _gains_and_losses(close: Floats, out: Floats) -> None:
+    n_symbols = close.shape[1]
+    np.subtract(close[1:], close[:-1], out=out[:, :n_symbols])
+    np.negative(out[:, :n_symbols], out=out[:, n_symbols:])
+    np.maximum(out, 0.0, out=out)
+
+
+def _rsi_of(average: Floats, out: Floats) -> None:
+    """`average` is used up."""
+    n_symbols = out.shape[1]
+    gain, loss = average[:, :n_symbols], average[:, n_symbols:]
+    np.add(gain, loss, out=loss)
+    np.multiply(gain, 100.0, out=gain)
+    np.divide(gain, loss, out=out)
 
 
 def wilder_atr(high: Floats, low: Floats, close: Floats, window: int) -> Floats:
@@ -109,40 +163,135 @@ def wilder_atr(high: Floats, low: Floats, close: Floats, window: int) -> Floats:
 
     Source: Wilder, New Concepts in Technical Trading Systems (1978).
     """
-    true_range = np.zeros(close.shape)
-    if close.shape[0] > 1:
-        inner = true_range[1:]
-        np.subtract(high[1:], low[1:], out=inner)
-        np.maximum(inner, np.abs(high[1:] - close[:-1]), out=inner)
-        np.maximum(inner, np.abs(low[1:] - close[:-1]), out=inner)
-    return wilder(true_range, window)
-
-
-def above_average(close: Floats, window: int) -> Bools:
-    """Where the close may be above its simple average: never misses one, may include near ties to be decided exactly.
-
-    The running sum is off by at most n_bars rounding errors of its own size; that much is granted, plus 1e-9 of C.
-    """
-    out = np.zeros(close.shape, dtype=np.bool_)
-    n_bars = close.shape[0]
-    if n_bars < window:
+    n_bars, n_symbols = close.shape
+    out = np.empty(close.shape)
+    out[:window] = np.nan
+    if n_bars <= window:
         return out
-    total = np.cumsum(close, axis=0)
-    window_sum = total[window - 1 :].copy()
-    window_sum[1:] -= total[:-window]
-    slack = total[window - 1 :] * (2.0 * n_bars * _EPSILON / window)
-    out[window - 1 :] = close[window - 1 :] * (1.0 + _TIE) > window_sum / window - slack
+    ranges = np.empty((max(window, rows_per_block(n_symbols)), n_symbols))
+    scratch = np.empty_like(ranges)
+    first = slice(0, window + 1)
+    _true_range(high[first], low[first], close[first], ranges[:window], scratch[:window])
+    out[window] = _seed(ranges[:window])
+    for begin, end in row_blocks(window + 1, n_bars, n_symbols):
+        rows, size = slice(begin - 1, end), end - begin
+        _true_range(high[rows], low[rows], close[rows], ranges[:size], scratch[:size])
+        _smooth(out[begin - 1], ranges[:size], out[begin:end], window)
     return out
+
+
+def _true_range(high: Floats, low: Floats, close: Floats, out: Floats, scratch: Floats) -> None:
+    """Of rows 1.. : the largest of H - L, |H - C before|, |L - C before|.
+
+    With H >= L that is max(H, C before) - min(L, C before), one subtraction of the same two numbers, so the same bits.
+    """
+    before = close[:-1]
+    if (high[1:] < low[1:]).any():
+        np.subtract(high[1:], low[1:], out=out)
+        np.maximum(out, np.abs(high[1:] - before), out=out)
+        np.maximum(out, np.abs(low[1:] - before), out=out)
+        return
+    np.maximum(high[1:], before, out=out)
+    np.minimum(low[1:], before, out=scratch)
+    np.subtract(out, scratch, out=out)
+
+
+def above_average(close: Floats, window: int, *, at_least: float = -math.inf) -> Bools:
+    """Where the close is above its simple average, and `at_least` that many USD. Every decision is exact.
+
+    A running sum, begun afresh every `window` rows, decides what is clear. Its error is below 4 window x 1.2e-16 of the
+    closes it saw; what lies within _TIE of them is decided by the exactly rounded sum.
+    """
+    n_bars, n_symbols = close.shape
+    out = np.empty(close.shape, dtype=np.bool_)
+    out[: window - 1] = False
+    step = rows_per_block(n_symbols)
+    sums, gap = np.empty((step, n_symbols)), np.empty((step, n_symbols))
+    for begin in range(window - 1, n_bars, window):
+        end = min(begin + window, n_bars)
+        before = close[begin - window + 1 : begin + 1]
+        slack = _TIE * (_size_of(before) + _size_of(close[begin:end]))
+        previous = None
+        for first, last in row_blocks(begin, end, n_symbols):
+            part, over = sums[: last - first], gap[: last - first]
+            if previous is None:
+                np.add(np.add.reduce(before, axis=0), slack, out=part[0])
+                previous = _slide(part[0], close[first - window + 1 : last], part[1:], window)
+            else:
+                previous = _slide(previous, close[first - window : last], part, window)
+            np.multiply(close[first:last], window, out=over)
+            np.subtract(over, part, out=over)
+            previous = previous.copy()  # its row is written anew
+            dear = close[first:last] >= at_least
+            sure = (over > 0.0) & dear
+            out[first:last] = sure
+            near = ((over > -2.0 * slack) & dear) ^ sure
+            if near.any():
+                rows, columns = np.nonzero(near)
+                rows += first
+                out[rows, columns] = close[rows, columns] > sma_exact(close, rows, columns, window)
+    return out
+
+
+def _size_of(values: Floats) -> Floats:
+    """Sum of the absolute values per column, as far as it has values."""
+    sizes: Floats = np.add.reduce(values, axis=0)
+    odd = np.flatnonzero(~(np.minimum.reduce(values, axis=0) > 0))
+    if odd.size:
+        sizes[odd] = np.nansum(np.abs(values[:, odd]), axis=0)
+    return sizes
+
+
+def _slide(previous: Floats, close: Floats, sums: Floats, window: int) -> Floats:
+    """Window sums of the rows after `previous`, whose window `close` begins with; returns the last."""
+    for new, old, row in zip(close[window:], close, sums, strict=False):
+        np.add(previous, new, row)
+        np.subtract(row, old, row)
+        previous = row
+    return previous
 
 
 def sma_exact(close: Floats, rows: Ints, columns: Ints, window: int) -> Floats:
     """The exactly rounded sum of `window` closes up to each (row, column), divided by window; NaN before it is full."""
     out = np.full(rows.shape, np.nan)
-    for i in np.flatnonzero(rows >= window - 1).tolist():
-        t = int(rows[i])
-        values = close[t - window + 1 : t + 1, int(columns[i])].tolist()
-        out[i] = math.fsum(values) / window
+    full = np.flatnonzero(rows >= window - 1)
+    if full.size > _MANY:
+        out[full], doubtful = _sums_at_once(close, rows[full], columns[full], window)
+        out[full] /= window
+        full = full[doubtful]
+    for i, t, j in zip(full.tolist(), rows[full].tolist(), columns[full].tolist(), strict=True):
+        out[i] = math.fsum(close[t - window + 1 : t + 1, j].tolist()) / window
     return out
+
+
+def _sums_at_once(close: Floats, rows: Ints, columns: Ints, window: int) -> tuple[Floats, Bools]:
+    """(sums, where the last bit is not proved). Every addition keeps its exact error, and the errors are summed too.
+
+    What is left out is below 1e-26 of the largest sum on the way: only a total that close to halfway between two floats
+    could be rounded otherwise. Source: Knuth, TAOCP 2, 4.2.2 (TwoSum); Ogita, Rump, Oishi, Accurate Sum (2005).
+    """
+    high, low, largest = np.zeros(rows.shape), np.zeros(rows.shape), np.zeros(rows.shape)
+    value, total, part, other = (np.empty(rows.shape) for _ in range(4))
+    flat, at = close.reshape(-1), (rows - window + 1) * close.shape[1] + columns
+    for _ in range(window):
+        np.take(flat, at, out=value)
+        at += close.shape[1]
+        np.add(high, value, out=total)
+        np.subtract(total, high, out=part)
+        value -= part  # the error of total, in two halves
+        np.subtract(total, part, out=other)
+        high -= other
+        value += high
+        low += value
+        high, total = total, high
+        np.maximum(largest, np.abs(high, out=other), out=largest)
+    total = high + low
+    part = total - high
+    rest = np.abs((high - (total - part)) + (low - part))
+    step = np.spacing(np.abs(total))
+    margin = 1e-26 * largest
+    near = (np.abs(rest - step / 2.0) <= margin) | (np.abs(rest - step / 4.0) <= margin)
+    return total, near | ~np.isfinite(total)
 
 
 def rolling_min_before(low: Floats, window: int) -> Floats:
@@ -175,7 +324,7 @@ def prior_low(low: Floats, rows: Ints, columns: Ints, window: int) -> tuple[Floa
 
 @dataclass(frozen=True, slots=True)
 class Indicators:
-    """The recursive series both strategies share, (n_bars, n_symbols)."""
+    """The recursive series both strategies share, (n_bars, n_symbols) each."""
 
     rsi: Floats
     atr: Floats
@@ -189,6 +338,74 @@ def compute_indicators(panel: Panel, common: CommonParams) -> Indicators:
     )
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Prepared:
+    """A panel with everything that does not depend on one strategy's own numbers: worked out once."""
+
+    panel: Panel  # without missing bars
+    common: CommonParams
+    series: Indicators
+    trending: Bools  # (n_bars, n_symbols): a close above its average, at a price worth trading
+
+
+Spread = Callable[[Callable[[Any], Any], Iterable[Any]], Iterable[Any]]
+"""How independent pieces of work are spread: the built-in `map`, or that of a pool of threads. Results come in order;
+no bit depends on it."""
+
+
+def prepare(panel: Panel, common: CommonParams, *, spread: Spread = map) -> Prepared:
+    panel = without_missing(panel)
+    parts: list[Callable[[], NDArray[Any]]] = [
+        lambda: wilder_rsi(panel.close, common.rsi_bars),
+        lambda: above_average(panel.close, common.sma_bars, at_least=common.min_price_usd),
+        lambda: wilder_atr(panel.high, panel.low, panel.close, common.atr_bars),
+    ]
+    rsi, trending, atr = spread(lambda part: part(), parts)
+    return Prepared(panel, common, Indicators(rsi, atr), trending)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Block:
+    """Rows begin..end of a prepared panel; arrays are (end - begin, n_symbols) views."""
+
+    prepared: Prepared
+    begin: int
+    end: int
+
+    def _rows(self, values: NDArray[Any]) -> Any:
+        return values[self.begin : self.end]
+
+    @property
+    def high(self) -> Floats:
+        return self._rows(self.prepared.panel.high)  # type: ignore[no-any-return]
+
+    @property
+    def low(self) -> Floats:
+        return self._rows(self.prepared.panel.low)  # type: ignore[no-any-return]
+
+    @property
+    def close(self) -> Floats:
+        return self._rows(self.prepared.panel.close)  # type: ignore[no-any-return]
+
+    @property
+    def rsi(self) -> Floats:
+        return self._rows(self.prepared.series.rsi)  # type: ignore[no-any-return]
+
+    @property
+    def atr(self) -> Floats:
+        return self._rows(self.prepared.series.atr)  # type: ignore[no-any-return]
+
+    @property
+    def trending(self) -> Bools:
+        return self._rows(self.prepared.trending)  # type: ignore[no-any-return]
+
+    def lowest_before(self, window: int) -> Floats:
+        """Lowest low of the `window` bars before each row; NaN where there are not that many."""
+        first = max(0, self.begin - window)
+        lows = self.prepared.panel.low[first : self.end]
+        return rolling_min_before(lows, window)[self.begin - first :]
+
+
 @dataclass(frozen=True, slots=True)
 class Points:
     """Bars picked out of the panel, one entry per point, with what both strategies look at. All 1-d, same length."""
@@ -200,7 +417,8 @@ class Points:
     close: Floats
     rsi: Floats
     atr: Floats
-    sma: Floats  # exact
+    above: Bools  # the close is above its exact average
+    sma: Floats  # exact; NaN where only the decision was wanted
     ibs: Floats
 
     def take(self, where: Bools) -> Points:
@@ -208,6 +426,12 @@ class Points:
 
 
 def points_at(panel: Panel, series: Indicators, rows: Ints, columns: Ints, common: CommonParams) -> Points:
+    sma = sma_exact(panel.close, rows, columns, common.sma_bars)
+    return points_of(panel, series, rows, columns, panel.close[rows, columns] > sma, sma)
+
+
+def points_of(panel: Panel, series: Indicators, rows: Ints, columns: Ints, above: Bools, sma: Floats) -> Points:
+    """The points whose decision on the average was made already."""
     high, low, close = panel.high[rows, columns], panel.low[rows, columns], panel.close[rows, columns]
     return Points(
         rows=rows,
@@ -217,7 +441,8 @@ def points_at(panel: Panel, series: Indicators, rows: Ints, columns: Ints, commo
         close=close,
         rsi=series.rsi[rows, columns],
         atr=series.atr[rows, columns],
-        sma=sma_exact(panel.close, rows, columns, common.sma_bars),
+        above=above,
+        sma=sma,
         ibs=internal_bar_strength(high, low, close),
     )
 
@@ -237,7 +462,7 @@ def common_rules(points: Points, common: CommonParams) -> list[Rule]:
     zero = np.zeros(points.close.shape)
     return [
         Rule("ATR_UNDEFINED", points.atr > 0, points.atr, zero),
-        Rule("TREND_BELOW", points.close > points.sma, points.close, points.sma),
+        Rule("TREND_BELOW", points.above, points.close, points.sma),
         Rule("PRICE_BELOW_MIN", points.close >= common.min_price_usd, points.close, zero + common.min_price_usd),
     ]
 

@@ -11,30 +11,21 @@ import numpy as np
 
 from config.strategy_params import StrategyParams
 from core.panel import Panel
-from portfolio.strategies.indicators import (
-    Bools,
-    Indicators,
-    Points,
-    Rule,
-    Setup,
-    above_average,
-    common_rules,
-    prior_low,
-    rolling_min_before,
-)
+from portfolio.strategies.indicators import KINDLY, Block, Ints, Points, Rule, Setup, common_rules, prior_low
 
 NAME = "turtle_soup"
 
 
-def candidates(panel: Panel, series: Indicators, params: StrategyParams) -> Bools:
-    """(n_bars, n_symbols): every setup is among them, near ties with the average too."""
-    lowest = rolling_min_before(panel.low, params.turtle_soup.lookback_bars)
-    out: Bools = panel.low < lowest
-    out &= lowest < panel.close
-    out &= panel.close >= params.common.min_price_usd
-    out &= series.atr > 0
-    out &= above_average(panel.close, params.common.sma_bars)
-    return out
+def candidates(block: Block, params: StrategyParams) -> Ints:
+    """Flat positions in the block; every setup is among them. The sweep is asked without its division, too kindly."""
+    rule = params.turtle_soup
+    lowest = block.lowest_before(rule.lookback_bars)
+    maybe = block.low < lowest
+    maybe &= block.trending
+    maybe &= lowest < block.close
+    at = np.flatnonzero(maybe)
+    swept = (lowest.reshape(-1)[at] - block.low.reshape(-1)[at]) * KINDLY
+    return at[swept >= rule.min_sweep_atr * block.atr.reshape(-1)[at]]
 
 
 def evaluate(panel: Panel, points: Points, params: StrategyParams) -> Setup:

@@ -11,7 +11,7 @@ import pytest
 from config.settings_schema import Settings
 from core.domain import Signal, Symbol
 from core.ports import Opinion
-from portfolio.quality_gate import Facts, median_dollar_volume, score
+from portfolio.quality_gate import MEDIAN_BARS, Facts, median_dollar_volumes, score
 
 WEIGHTS = Settings().quality_gate.weights
 
@@ -62,10 +62,9 @@ def test_components_are_clipped_and_unknown_is_zero(facts: Facts, close: float, 
     assert (parts["trend"], parts["liquidity"]) == (pytest.approx(trend), pytest.approx(liquidity))
 
 
-def test_median_dollar_volume_needs_20_known_bars() -> None:
-    close = np.arange(1.0, 26.0)
-    assert median_dollar_volume(close, np.full(25, 10.0)) == pytest.approx(155.0)
-    assert math.isnan(median_dollar_volume(close[:19], np.full(19, 10.0)))
-    volume = np.full(25, 10.0)
-    volume[20] = np.nan
-    assert math.isnan(median_dollar_volume(close, volume))
+def test_median_dollar_volume_is_unknown_with_an_unknown_bar_among_them() -> None:
+    close, volume = np.arange(1.0, 26.0)[-MEDIAN_BARS:], np.full(MEDIAN_BARS, 10.0)
+    holed = np.where(np.arange(MEDIAN_BARS) == 15, np.nan, volume)
+    found = median_dollar_volumes(np.array([close, close]), np.array([volume, holed]))
+    assert found[0] == pytest.approx(155.0)
+    assert math.isnan(found[1])

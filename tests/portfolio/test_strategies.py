@@ -12,7 +12,7 @@ import pytest
 from config.strategy_params import load_strategy_params
 from core.domain import ExitReason
 from core.panel import Panel
-from portfolio.strategies import all_signals, exit_flags_at, session_date, session_number, signals_at
+from portfolio.strategies import all_signals, exit_flags_at, session_date, session_number, setups_between, signals_at
 from portfolio.strategies import indicators as ind
 from tests.portfolio.market import columns, oversold, panel_of, rising, swept, weekdays
 
@@ -111,20 +111,66 @@ def test_a_bar_with_a_missing_price_is_a_session_not_traded() -> None:
 def test_a_close_equal_to_its_average_is_not_above_it() -> None:
     close = np.full((230, 2), 31.07)
     close[229, 1] = np.nextafter(31.07 * 1.0, 40.0)
-    rows, cols = np.array([229, 229]), np.array([0, 1])
-    assert ind.above_average(close, 200)[229].all()  # both are near ties, to be decided exactly
-    exact = ind.sma_exact(close, rows, cols, 200)
-    assert (close[229] > exact).tolist() == [close[229, 0] > math.fsum(close[30:230, 0]) / 200, True]
+    exact = [math.fsum(close[30:230, j]) / 200 for j in range(2)]
+    assert ind.above_average(close, 200)[229].tolist() == [close[229, 0] > exact[0], True]
 
 
-@pytest.mark.parametrize("scale", [1.0, 1e9])
-def test_the_quick_average_never_misses_a_close_above_the_exact_one(scale: float) -> None:
+@pytest.mark.parametrize("scale", [1.0, 1e9, -1.0])
+@pytest.mark.parametrize("window", [3, 200])
+def test_the_running_average_decides_like_the_exact_one(scale: float, window: int) -> None:
     rng = np.random.default_rng(3)
-    close = np.abs(rng.normal(20, 0.001, (600, 5)))
+    close = np.abs(rng.normal(20, 0.001, (600, 5))).round(4)  # four decimals: many ties and near ties
     close[:150] *= scale  # a reverse split, adjusted backwards: the running sum is dominated by what left the window
-    rows, cols = (a.ravel() for a in np.meshgrid(np.arange(600), np.arange(5), indexing="ij"))
-    above = close[rows, cols] > ind.sma_exact(close, rows, cols, 200)
-    assert (ind.above_average(close, 200)[rows, cols] | ~above).all()
+    close[470:, 2] = np.nan  # ends inside a block
+    wanted = np.zeros(close.shape, dtype=np.bool_)
+    for t in range(window - 1, 600):
+        for j in range(5):
+            wanted[t, j] = close[t, j] > math.fsum(close[t - window + 1 : t + 1, j]) / window
+    assert (ind.above_average(close, window) == wanted).all()
+    assert (ind.above_average(close, window, at_least=20.0) == (wanted & (close >= 20.0))).all()
+
+
+@pytest.mark.parametrize("spread", [1e-3, 1.0, 1e12])
+def test_many_exact_sums_are_those_of_fsum(spread: float) -> None:
+    rng = np.random.default_rng(11)
+    close = rng.normal(20, spread, (400, 3)) * 10.0 ** rng.integers(-3, 4, (400, 3))
+    close[:, 1] = 0.1  # a sum that is a tie away from two floats
+    close[200:, 2] = 2.0**53
+    close[250, 2] = 1.0
+    rows, cols = (a.ravel() for a in np.meshgrid(np.arange(400), np.arange(3), indexing="ij"))
+    found = ind.sma_exact(close, rows, cols, 200)
+    for i in range(rows.size):
+        if rows[i] < 199:
+            assert math.isnan(found[i])
+        else:
+            assert found[i] == math.fsum(close[rows[i] - 199 : rows[i] + 1, cols[i]]) / 200
+
+
+@pytest.mark.parametrize("values", [1, 40, 10_000])
+def test_the_size_of_a_block_changes_no_bit(values: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    panel = random_panel(6)
+    wanted, series = all_signals(panel, PARAMS, *ALWAYS), ind.compute_indicators(panel, PARAMS.common)
+    monkeypatch.setattr(ind, "_BLOCK_VALUES", values)
+    again = ind.compute_indicators(panel, PARAMS.common)
+    assert np.array_equal(again.rsi, series.rsi, equal_nan=True)
+    assert np.array_equal(again.atr, series.atr, equal_nan=True)
+    assert all_signals(panel, PARAMS, *ALWAYS) == wanted
+
+
+def test_the_true_range_of_a_bar_that_contradicts_itself_is_by_the_book() -> None:
+    rng = np.random.default_rng(2)
+    low, high, close = (rng.normal(20, 2, (40, 4)) for _ in range(3))  # high below low in half of them
+    book = np.zeros(close.shape)
+    before = close[:-1]
+    book[1:] = np.maximum(high[1:] - low[1:], np.maximum(np.abs(high[1:] - before), np.abs(low[1:] - before)))
+    assert np.array_equal(ind.wilder_atr(high, low, close, 14), ind.wilder(book, 14), equal_nan=True)
+
+
+def test_parameters_of_other_windows_need_another_preparation() -> None:
+    prepared = ind.prepare(random_panel(1), PARAMS.common)
+    other = replace(PARAMS, common=replace(PARAMS.common, sma_bars=100))
+    with pytest.raises(ValueError, match="prepare"):
+        setups_between(prepared, other, *ALWAYS)
 
 
 def test_rolling_minimum_matches_the_plain_window() -> None:
@@ -160,6 +206,14 @@ def test_exit_flags_name_the_indicator_ibs_first() -> None:
     neither = [*base, (up, up, up - 9.0, up - 9.0)]
     panel = panel_of({"BOTH": both, "RSI": only_rsi, "NO": neither}, DAYS)
     assert exit_flags_at(panel, DAYS[-1], PARAMS) == {"BOTH": ExitReason.IBS, "RSI": ExitReason.RSI}
+
+
+def test_a_symbol_that_did_not_trade_keeps_the_word_of_its_last_bar() -> None:
+    base = rising(258, seed=4)
+    up = base[-1][3]
+    halted = columns([*base, (up, up + 9.0, up, up + 9.0)], DAYS[:-1])
+    panel = Panel.from_bars({"HALTED": halted, "CLOCK": columns(rising(260), DAYS)})
+    assert exit_flags_at(panel, DAYS[-1], PARAMS)["HALTED"] == exit_flags_at(panel, DAYS[-2], PARAMS)["HALTED"] == "ibs"  # type: ignore[index]
 
 
 def test_a_stop_below_zero_makes_no_signal() -> None:

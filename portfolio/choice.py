@@ -1,0 +1,221 @@
+"""From the signals of one session to picks: VIX, earnings, quality score, reviewer, selection. Pure.
+
+A scan and the portfolio backtest ask these very questions, in this order; the first "no" ends a signal.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date, datetime
+from decimal import Decimal
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from config.settings_schema import Settings
+from core.domain import Mode, Signal, Symbol
+from core.earnings_filter import CLEAR, earnings_verdict
+from core.market_calendar import NEW_YORK
+from core.ports import EarningsCalendar, Reviewer, Scorer
+from portfolio.quality_gate import Facts, Scored, score
+from portfolio.selection import Candidate, Correlate, Rules, select
+
+if TYPE_CHECKING:
+    from core.market_calendar import MarketCalendar
+
+_FULL, _HALF = Decimal(1), Decimal("0.5")
+_NOTHING: Mapping[str, Any] = MappingProxyType({})
+# The later a question is asked, the further a signal came: a symbol with two signals shows the one that came furthest.
+STAGES = ("SETUP", "VIX", "EARNINGS", "SCORE", "REVIEW", "SELECTION")
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Why one considered symbol was picked or not."""
+
+    symbol: Symbol
+    code: str
+    strategy: str | None
+    rule: str  # the condition that decided; the code itself unless it is finer
+    numbers: Mapping[str, Any] = field(default_factory=lambda: _NOTHING)
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "symbol": self.symbol,
+            "code": self.code,
+            "strategy": self.strategy,
+            "rule": self.rule,
+            "numbers": {name: _plain(value) for name, value in self.numbers.items()},
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Pick:
+    signal: Signal
+    score: float
+    target: float | None  # indicative: measured from the close; the real one from the fill
+    scale: Decimal  # part of the full size, 0..1
+    reasons: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "symbol": self.signal.symbol,
+            "strategy": self.signal.strategy,
+            "score": self.score,
+            "signal_session": self.signal.session.isoformat(),
+            "close": self.signal.close,
+            "stop": self.signal.stop,
+            "target": self.target,
+            "reasons": list(self.reasons),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A signal on its way through the questions."""
+
+    signal: Signal
+    facts: Facts
+
+
+@dataclass(frozen=True, slots=True)
+class No:
+    stage: str
+    verdict: Verdict
+
+
+def choose(
+    found: Sequence[Found],
+    questions: Questions,
+    rules: Rules,
+    *,
+    sectors: Mapping[Symbol, str | None],
+    correlate: Correlate,
+    held: Mapping[Symbol, Decimal],
+    taken: Collection[str] = (),
+) -> tuple[tuple[Pick, ...], list[No]]:
+    """The picks, in the order of selection, and the objection to every other signal.
+
+    held, taken: see portfolio.selection.
+    """
+    answers = [questions.ask(item) for item in found]
+    passed = [answer for answer in answers if isinstance(answer, Passed)]
+    candidates = [answer.candidate for answer in passed]
+    selection = select(candidates, rules, sectors=sectors, correlate=correlate, held=held, taken=taken)
+    notes = {id(answer.candidate): answer.notes for answer in passed}
+    picks = tuple(_pick(c, notes[id(c)], taken) for c in selection.picks)
+    nos = [answer for answer in answers if isinstance(answer, No)]
+    nos += [_no("SELECTION", r.candidate.scored.signal, r.code, r.numbers) for r in selection.refused]
+    return picks, nos
+
+
+@dataclass(frozen=True, slots=True)
+class Passed:
+    candidate: Candidate
+    notes: tuple[str, ...]  # they follow the score's own reasons
+
+
+@dataclass(frozen=True, slots=True)
+class Questions:
+    """What every signal is asked before selection, in order; the first objection ends it."""
+
+    settings: Settings
+    vix: tuple[Decimal, tuple[str, Mapping[str, Any]] | None]  # from vix_scale
+    earnings: EarningsRule
+    scorer: Scorer | None
+    reviewer: Reviewer | None
+
+    def ask(self, item: Found) -> No | Passed:
+        signal, (scale, vix_objection) = item.signal, self.vix
+        if vix_objection is not None:
+            return _no("VIX", signal, *vix_objection)
+        objection, notes = self.earnings.ask(signal.symbol)
+        if objection is not None:
+            return _no("EARNINGS", signal, *objection)
+        opinion = None if self.scorer is None else self.scorer.opinion(signal)
+        scored = score(signal, item.facts, opinion, self.settings.quality_gate.weights)
+        least = float(self.settings.quality_gate.min_score)
+        if scored.score < least:
+            return _no("SCORE", signal, "SCORE_BELOW_MIN", {"score": scored.score, "limit": least, **scored.parts})
+        notes = (*((f"VIX_SCALE_{scale}",) if scale < 1 else ()), *notes)
+        return self._reviewed(Candidate(scored, scale), notes)
+
+    def _reviewed(self, candidate: Candidate, notes: tuple[str, ...]) -> No | Passed:
+        """A reviewer may only shrink: what is outside 0..1 (NaN too) cannot be acted on, so it is a veto."""
+        if self.reviewer is None:
+            return Passed(candidate, notes)
+        scored = candidate.scored
+        review = self.reviewer.review(scored.signal, scored.score)
+        if not (review.scale.is_finite() and 0 < review.scale <= 1):
+            numbers = {"codes": list(review.codes), "scale": str(review.scale)}
+            return _no("REVIEW", scored.signal, "REVIEW_VETO", numbers)
+        return Passed(Candidate(scored, candidate.scale * review.scale), (*notes, *review.codes))
+
+
+def vix_scale(vix: float | None, settings: Settings) -> tuple[Decimal, tuple[str, Mapping[str, Any]] | None]:
+    """(size factor, None), or (0, objection). Below 25 full size, 25 to 35 half, above 35 or unknown no new entry."""
+    limits = settings.risk.vix
+    if vix is None or not math.isfinite(vix) or vix <= 0:
+        return Decimal(0), ("VIX_UNKNOWN", {"vix": None})
+    if vix > float(limits.stop_above):
+        return Decimal(0), ("VIX_STOP", {"vix": vix, "limit": float(limits.stop_above)})
+    return (_HALF if vix >= float(limits.halve_from) else _FULL), None
+
+
+@dataclass(frozen=True, slots=True)
+class EarningsRule:
+    """No entry around an announcement; the rule itself is core.earnings_filter."""
+
+    source: EarningsCalendar
+    settings: Settings
+    mode: Mode
+    entry: date
+    calendar: MarketCalendar | None
+
+    def ask(self, symbol: Symbol) -> tuple[tuple[str, Mapping[str, Any]] | None, tuple[str, ...]]:
+        """(objection or None, notes)."""
+        rule = self.settings.filters.earnings
+        if not rule.enabled:
+            return None, ("EARNINGS_FILTER_OFF",)
+        dates = self.source.dates(symbol)
+        allowed, code = earnings_verdict(
+            dates,
+            self.entry,
+            days_before=rule.days_before,
+            days_after=rule.days_after,
+            on_unknown=rule.on_unknown or ("refuse" if self.mode is Mode.LIVE else "warn"),
+            calendar=self.calendar,
+        )
+        if allowed:
+            return None, () if code == CLEAR else (code,)
+        closest = min(dates, key=lambda day: (abs((day - self.entry).days), day)) if dates else None
+        return (code, {"entry": self.entry.isoformat(), "announcement": closest.isoformat() if closest else None}), ()
+
+
+def entry_session(as_of: datetime, session: date, calendar: MarketCalendar | None) -> date:
+    """The day an entry would be made: the date of as_of in New York, or the session after the scanned one."""
+    today = as_of.astimezone(NEW_YORK).date()
+    if today > session:
+        return today
+    if calendar is not None:
+        return calendar.next_session(session)
+    following = (date.fromordinal(session.toordinal() + n) for n in (1, 2, 3))
+    return next(day for day in following if day.weekday() < 5)
+
+
+def _no(stage: str, signal: Signal, code: str, numbers: Mapping[str, Any]) -> No:
+    return No(stage, Verdict(signal.symbol, code, signal.strategy, code, numbers))
+
+
+def _pick(candidate: Candidate, notes: Sequence[str], taken: Collection[str]) -> Pick:
+    scored: Scored = candidate.scored
+    signal = scored.signal
+    target = None if signal.target_r is None else signal.close + signal.target_r * (signal.close - signal.stop)
+    mark = ("ALREADY_TAKEN",) if signal.decision_id in taken else ()
+    return Pick(signal, scored.score, target, candidate.scale, (*scored.reasons, *notes, *mark))
+
+
+def _plain(value: Any) -> Any:
+    """JSON has no NaN: an undefined number is null."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
