@@ -234,7 +234,7 @@ def _runs(text: bytes, offset: int, words: Words, cells: _Cells, column: int) ->
         return None
     key = _left(words, starts, np.minimum(length, 8))
     changes = np.ones(starts.size, dtype=np.bool_)
-    changes[1:] = (key[1:] != key[:-1]) | (length[1:] != length[:-1])
+    changes[1:] = key[1:] != key[:-1]
     if length.max() > 8:
         rest = _left(words, starts + 8, np.maximum(length - 8, 0))
         changes[1:] |= rest[1:] != rest[:-1]

@@ -67,8 +67,7 @@ class CostModel:
         with np.errstate(divide="ignore", invalid="ignore"):
             spread = self.spread_at_1m * np.sqrt(1e6 / np.asarray(dollar_volume))
             spread = np.maximum(spread, 2.0 * _HALF_TICK_USD / np.asarray(price))
-        known = np.isfinite(spread) & (np.asarray(dollar_volume) > 0)
-        spread = np.where(known, np.minimum(spread, self.spread_most), self.spread_most)
+        spread = np.where(np.isfinite(spread), np.minimum(spread, self.spread_most), self.spread_most)
         return self.slippage + spread / 2.0
 
     def sale_fees(self, value_usd: Floats, shares: Floats, days: NDArray[Any]) -> Floats:

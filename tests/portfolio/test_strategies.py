@@ -135,8 +135,8 @@ def test_many_exact_sums_are_those_of_fsum(spread: float) -> None:
     rng = np.random.default_rng(11)
     close = rng.normal(20, spread, (400, 3)) * 10.0 ** rng.integers(-3, 4, (400, 3))
     close[:, 1] = 0.1  # a sum that is a tie away from two floats
-    close[200:, 2] = 2.0**53
-    close[250, 2] = 1.0
+    close[:, 2] = 0.0
+    close[200:203, 2] = 2.0**53, 1.0, 2.0**-60  # a hair above halfway: the errors of the errors decide
     rows, cols = (a.ravel() for a in np.meshgrid(np.arange(400), np.arange(3), indexing="ij"))
     found = ind.sma_exact(close, rows, cols, 200)
     for i in range(rows.size):
