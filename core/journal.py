@@ -178,7 +178,7 @@ class Journal:
     def _files(self) -> tuple[tuple[int, ...], ...]:
         """Identity, size and time of change of the active file and of the head; empty when one of them is not there."""
         try:
-            return tuple(seen_as(os.stat(file)) for file in (self.path, head_path(self.path)))
+            return tuple(seen_as(file.stat()) for file in (self.path, head_path(self.path)))
         except FileNotFoundError:
             return ()
 

@@ -50,6 +50,10 @@ class Table:
         made = "".join(re.escape(part) if i % 2 == 0 else f"(?P<{part}>[^/]+)" for i, part in enumerate(parts))
         self._patterns.append((method, re.compile(made), handler, self.check))
 
+    def knows(self, path: str) -> bool:
+        """Whether the path exists, for some method."""
+        return any(path == known for _, known in self._plain) or any(p.fullmatch(path) for _, p, _, _ in self._patterns)
+
     def find(self, method: str, path: str) -> tuple[Handler, Check, Mapping[str, str]] | None:
         found = self._plain.get((method, path))
         if found is not None:
@@ -198,6 +202,8 @@ def _handled(site: _Site, request: Request) -> Answer:
     from execution.venue.app import answered, dumps
 
     found = site.table.find(request.method, request.path)
+    if found is None and site.table.knows(request.path):
+        return _json(405, b'{"message":"method not allowed."}')
     if found is None:
         return _json(404, b'{"message":"endpoint not found."}')
     handler, check, path = found
@@ -207,7 +213,7 @@ def _handled(site: _Site, request: Request) -> Answer:
 
 
 def _json(status: int, body: bytes) -> Answer:
-    return Answer(status, body, {"content-type": _JSON})
+    return Answer(status, body, {"content-type": _JSON, "X-Simulated-Venue": "true"})
 
 
 def encoded(answer: Answer) -> bytes:
