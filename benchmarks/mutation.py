@@ -215,12 +215,12 @@ class Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         exec(compile(open(mutated, encoding="utf-8").read(), path, "exec"), module.__dict__)
 sys.meta_path.insert(0, Finder())
 import pytest
-sys.exit(pytest.main(["-x", "-q", "-p", "no:randomly", "--no-header", *sys.argv[4:]]))
+sys.exit(pytest.main(["-x", "-q", "-n", "0", "--no-header", *sys.argv[4:]]))
 """
 
 
 def killed(mutant: Mutant, tests: Sequence[str]) -> bool:
-    """Whether a test failed, an import failed, or nothing ended in time."""
+    """Whether a test failed, an import failed, or nothing ended in time; FileNotFoundError when no test was found."""
     module = mutant.file.removesuffix(".py").replace("/", ".")
     with tempfile.TemporaryDirectory(prefix="kobe-mutant-") as folder:
         changed = Path(folder) / "mutated.py"
@@ -231,7 +231,14 @@ def killed(mutant: Mutant, tests: Sequence[str]) -> bool:
             done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, timeout=TIMEOUT_S)
         except subprocess.TimeoutExpired:
             return True
+    if done.returncode not in (0, 1, 2):  # 1 a test failed, 2 an import failed; more is pytest itself, no verdict
+        raise FileNotFoundError(f"pytest exit {done.returncode}: {done.stdout.decode(errors='replace')[-300:]}")
     return done.returncode != 0
+
+
+def unchanged(file: str) -> Mutant:
+    """The file as it is: its tests must pass on it, or a verdict about a mutant says nothing."""
+    return Mutant(file, 0, "unchanged", ast.unparse(ast.parse((ROOT / file).read_text(encoding="utf-8"))))
 
 
 def parser() -> argparse.ArgumentParser:
@@ -254,6 +261,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.sample is not None and args.sample < len(chosen):
         chosen = random.Random(args.seed).sample(chosen, args.sample)
     explained: dict[str, str] = json.loads(EQUIVALENT_FILE.read_text("utf-8")) if EQUIVALENT_FILE.exists() else {}
+    failing = [file for file in dict.fromkeys(m.file for m in chosen) if killed(unchanged(file), TARGETS[file])]
+    if failing:
+        print(f"the tests fail without any change: {', '.join(failing)}; mend them first")
+        return 1
     survivors, began = [], time.perf_counter()
     with ThreadPoolExecutor(args.workers) as pool:
         verdicts = pool.map(lambda m: killed(m, TARGETS[m.file]), chosen)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from core.market_calendar import market_calendar
 from execution.drill.children import Children
 from execution.drill.kill import STORIES, Hunt
+from execution.drill.run import hosted
 from execution.drill.world import quick_folder
-from execution.venue.host import VenueHost
 from scripts.drilling import DrillPorts
 
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "drill_child.py"
@@ -19,8 +21,11 @@ POINTS = 10 if sys.platform == "win32" else 40  # a Python of its own for each l
 
 
 @pytest.fixture(scope="module")
-def hunt(host: VenueHost, ports: DrillPorts) -> Iterator[Hunt]:
-    with Children(SCRIPT) as children:
+def hunt(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hunt]:
+    with warnings.catch_warnings():  # pandas warns inside exchange_calendars while the facts are copied
+        warnings.simplefilter("ignore")
+        ports = DrillPorts(calendar=market_calendar(tmp_path_factory.mktemp("calendar")))
+    with Children(SCRIPT) as children, hosted() as host:
         yield Hunt(host, ports, children, quick_folder())
 
 
