@@ -446,4 +446,4 @@ def decide(intent: OrderIntent, book: Book, limits: Limits) -> Approved | Refuse
     breaches = tuple(b for check in asked if (b := check(intent, book, limits)) is not None)
     if breaches:
         return Refused(intent, breaches)
-    return Approved(intent, reducing and intent.purpose is Purpose.CLOSE and book.operator_close, _DOOR)
+    return Approved(intent, intent.purpose is Purpose.CLOSE and book.operator_close, _DOOR)  # a CLOSE is always a sell

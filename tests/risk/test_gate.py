@@ -237,6 +237,15 @@ def test_o01_liquidation_needs_the_operator_and_then_passes_a_halt() -> None:
     assert not isinstance(decide(entry(), replace(seen, operator_close=True), limits()), Approved)
 
 
+def test_o01_only_a_liquidating_sell_passes_a_halt_not_what_else_the_operator_may_have_under_way() -> None:
+    seen = book(positions={AAA: 5}, operator_close=True)
+    for intent in (sell(quantity=5, purpose=Purpose.EXIT), sell(quantity=5, purpose=Purpose.PROTECT)):
+        answer = decide(intent, seen, limits())
+        assert isinstance(answer, Approved) and not answer.despite_halt
+    answer = decide(entry(), book(operator_close=True), limits())
+    assert isinstance(answer, Approved) and not answer.despite_halt
+
+
 def test_duplicate_ids_off_tick_prices_and_runaway() -> None:
     assert codes(entry(), book(known_client_ids=frozenset({entry().client_order_id}))) == ["DUPLICATE_ID"]
     assert codes(entry(price="50.101")) == ["OFF_TICK"]
@@ -244,6 +253,15 @@ def test_duplicate_ids_off_tick_prices_and_runaway() -> None:
     assert codes(entry(), busy, ceilings=Ceilings(per_minute=3, per_day=9)) == []
     assert codes(entry(), busy, ceilings=Ceilings(per_minute=2, per_day=9)) == ["RUNAWAY_MINUTE"]
     assert codes(entry(), busy, ceilings=Ceilings(per_minute=9, per_day=4)) == ["RUNAWAY_DAY"]
+
+
+def test_a_ceiling_that_stops_entries_leaves_room_for_protection_and_never_stops_the_operator() -> None:
+    held = book(positions={AAA: 5}, sent_at=[NOW - timedelta(seconds=1)] * 7, operator_close=True)
+    few, fewer = Ceilings(per_minute=2, per_day=99), Ceilings(per_minute=1, per_day=99)
+    assert codes(entry(), replace(held, positions={}), ceilings=few) == ["RUNAWAY_MINUTE"]
+    assert codes(sell(quantity=5), held, ceilings=few) == []
+    assert codes(sell(quantity=5), held, ceilings=fewer) == ["RUNAWAY_MINUTE"]
+    assert codes(sell(quantity=5, purpose=Purpose.CLOSE), held, ceilings=fewer) == []
 
 
 def test_all_breaches_are_told_at_once() -> None:
