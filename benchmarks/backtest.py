@@ -125,7 +125,8 @@ def ours(args: argparse.Namespace, csv: Path, *more: str) -> Ran:
     script = ROOT / "scripts" / "backtest_dual_strategy.py"
     out = args.work / "out"
     return run(
-        [sys.executable, script, "--bars", csv, "--out", out, "--json", *more], KOBE_HOME=str(args.work / "home")
+        [sys.executable, script, "--bars", csv, "--out", out, "--no-report", "--json", *more],
+        KOBE_HOME=str(args.work / "home"),
     )
 
 

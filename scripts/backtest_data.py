@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
@@ -19,7 +19,7 @@ from scripts import wiring
 
 if TYPE_CHECKING:
     from core.bars_io import BarColumns
-    from core.panel_file import Judged
+    from core.panel_file import FilePanel, Judged
 
 LATEST = date(2200, 1, 1)
 
@@ -69,13 +69,7 @@ def _symbols(context: wiring.Context, args: argparse.Namespace, *, default: bool
 
 
 def _from_bars(context: wiring.Context, args: argparse.Namespace, wanted: list[Symbol] | None) -> Loaded:
-    from core.panel_file import as_they_are, panel_of_files
-
-    clean = _quarantines(args)
-    found = panel_of_files(
-        args.bars, context.home.cache, None if wanted is None else set(wanted),
-        judge=(lambda bars: _judged(context, bars)) if clean else as_they_are, judged="clean" if clean else "raw",
-    )  # fmt: skip
+    found = panel_of_bars(context, args, None if wanted is None else set(wanted))
     panel = found.panel
     if wanted is None and args.cap is not None and args.cap < len(panel.symbols):
         panel = panel.select(sorted(panel.symbols)[: args.cap])
@@ -83,8 +77,19 @@ def _from_bars(context: wiring.Context, args: argparse.Namespace, wanted: list[S
         raise DataError(f"no bars of the wanted symbols in {args.bars}", code="NO_BARS", advice="check --universe")
     simulated = wiring.is_simulated_cache(args.bars)
     loaded = Loaded(panel, str(args.bars), simulated, found.sha256, vix=_vix_beside(args.bars), removed=found.removed)
-    loaded.notes += [] if clean else ["bars taken as they are (--quarantine on takes bad ones out, as a scan does)"]
+    loaded.notes += (
+        [] if _quarantines(args) else ["bars taken as they are (--quarantine on takes bad ones out, as a scan does)"]
+    )
     return loaded
+
+
+def panel_of_bars(context: wiring.Context, args: argparse.Namespace, symbols: Collection[str] | None) -> FilePanel:
+    """The bars of --bars, judged as its level asks."""
+    from core.panel_file import as_they_are, panel_of_files
+
+    clean = _quarantines(args)
+    judge = (lambda bars: _judged(context, bars)) if clean else as_they_are
+    return panel_of_files(args.bars, context.home.cache, symbols, judge=judge, judged="clean" if clean else "raw")
 
 
 def _quarantines(args: argparse.Namespace) -> bool:

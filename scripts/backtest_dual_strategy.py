@@ -7,8 +7,11 @@ Signals are taken from --start to --end, both included; indicators see all earli
 with no market data key the simulated market is played. --cap N takes the first N symbols of the universe (of the bars,
 by name, when only --bars is given).
 Costs are on: slippage, half the spread, fees on sales. --costs-bps N sets the slippage of each side; 0 means no costs.
-Writes trade_list.csv, equity_curve.csv, summary.json, manifest.json to --out (default: wf_outputs/ under KOBE_HOME).
-Exit: 0 done · 2 usage · 10 configuration · 20 no usable bars
+Every run is recorded in state/trials.jsonl before it is judged. The evidence (intervals, controls, deflated Sharpe
+ratio, the verdict) and report.html take longer than the backtest; --no-report leaves them out, the trial is still
+recorded. Writes trade_list.csv, equity_curve.csv, benchmark_curve.csv, summary.json, manifest.json, report.html to
+--out (default: wf_outputs/ under KOBE_HOME).
+Exit: 0 done · 2 usage · 10 configuration · 11 trial ledger damaged · 12 trial ledger locked · 20 no usable bars
 """
 
 import argparse
@@ -39,7 +42,7 @@ def parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     out.add_argument("--out", type=pathlib.Path, metavar="DIR")
     out.add_argument("--workers", type=int, default=1, metavar="N", help="threads; the files do not depend on it")
-    out.add_argument("--no-report", action="store_true", help="leave report.html out")
+    out.add_argument("--no-report", action="store_true", help="leave the evidence and report.html out")
     cli.add_common(out)
     return out
 
@@ -61,8 +64,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     from scripts import backtesting, wiring
 
     context = wiring.open_context(args)
-    with wiring.closing(context):
-        done = backtesting.run(context, args)
+    with wiring.closing(context), cli.progress(enabled=not args.json) as tick:
+        done = backtesting.run(context, args, tick)
     if args.json:
         cli.print_json({**done.summary, **done.timings, "out": str(done.folder)})
     else:

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from config.strategy_params import StrategyParams
+from core.bars_io import FIELDS
 from core.panel import Panel
 from portfolio.backtest.bootstrap import Floats, Ints, Resampling, percentile_interval
 from portfolio.backtest.costs import CostModel
@@ -49,6 +50,7 @@ COMPARED: Final = {RANDOM_ENTRIES: MEAN, RANDOM_WALKS: MEAN, BUY_AND_HOLD: "shar
 """The figure that decides. Not R for random entries: a stop made for another bar is tighter or wider, which moves R on
 a market without any pattern (-0.05 R on drawn ones), but not the mean return."""
 _REDRAWS: Final = 30
+_COLUMNS: Final = 64  # symbols shuffled at a time
 
 Follow = Callable[[str, Ints, Ints], Trades]
 """(strategy, rows, columns) → what follows each of these signals alone; those that are not entered are left out."""
@@ -243,27 +245,29 @@ def shuffled(panel: Panel, rng: np.random.Generator, block_bars: int = 1) -> tup
         live = live[:, good]
     if not panel.close.size:
         return panel, bad
-    order = _drawn_order(panel, live, rng, block_bars)
-
-    def moved(values: Floats) -> Floats:
-        return np.take_along_axis(values, order, axis=0)
-
-    gap = np.ones(panel.close.shape)
-    np.divide(panel.open[1:], panel.close[:-1], out=gap[1:])
-    gap, up, down, end = (moved(v) for v in (gap, *(f / panel.open for f in (panel.high, panel.low, panel.close))))
-    volume = moved(panel.volume)
-    path = np.cumprod(gap * end, axis=0) * panel.open[0]  # closes; NaN after the last bar stays NaN
-    opened = gap * np.concatenate([panel.open[:1], path[:-1]])
-    blocks = {"open": opened, "high": opened * up, "low": opened * down, "close": opened * end, "volume": volume}
-    made: dict[str, Any] = {name: np.where(live, values, np.nan) for name, values in blocks.items()}
+    keys = rng.random(panel.sessions.size // block_bars + 1)[np.arange(panel.sessions.size) // block_bars]
+    made: dict[str, Any] = {name: np.empty(panel.close.shape) for name in FIELDS}
+    for first in range(0, len(panel.symbols), _COLUMNS):
+        part = slice(first, first + _COLUMNS)
+        for name, values in _moved(panel, part, live[:, part], keys).items():
+            made[name][:, part] = values
     return replace(panel, **made), bad
 
 
-def _drawn_order(panel: Panel, live: NDArray[np.bool_], rng: np.random.Generator, block_bars: int) -> Ints:
-    keys = rng.random(panel.sessions.size // block_bars + 1)[np.arange(panel.sessions.size) // block_bars]
-    drawn = np.where(live, keys[np.maximum(panel.session_index, 0)], np.inf)
+def _moved(panel: Panel, part: slice, live: NDArray[np.bool_], keys: Floats) -> dict[str, Floats]:
+    """Some columns with their bars in the order of the keys: a few at a time, which keeps the memory small."""
+    drawn = np.where(live, keys[np.maximum(panel.session_index[:, part], 0)], np.inf)
     drawn[0] = -1.0
-    return np.argsort(drawn, axis=0, kind="stable")
+    order = np.argsort(drawn, axis=0, kind="stable")
+    opened, high, low, close, volume = (getattr(panel, name)[:, part] for name in FIELDS)
+    gap = np.ones(opened.shape)
+    np.divide(opened[1:], close[:-1], out=gap[1:])
+    ratios = (gap, high / opened, low / opened, close / opened, volume)
+    gap, up, down, end, volume = (np.take_along_axis(values, order, axis=0) for values in ratios)
+    path = np.cumprod(gap * end, axis=0) * opened[0]  # closes; NaN after the last bar stays NaN
+    start = gap * np.concatenate([opened[:1], path[:-1]])
+    found = (start, start * up, start * down, start * end, volume)
+    return {name: np.where(live, values, np.nan) for name, values in zip(FIELDS, found, strict=True)}
 
 
 # ---------------------------------------------------------------- figures

@@ -290,19 +290,31 @@ def _taken(panel: Panel, walk: _Walk, start: date | None, end: date | None) -> I
 
 
 def _not_overlapping(walk: _Walk, asked: Ints) -> Ints:
-    """Of these positions, per symbol oldest first: each whose signal comes after the trade before has left.
+    """Of these positions, per symbol oldest first: each whose signal comes after the trade before has left."""
+    free_from = np.where(walk.reason > 0, walk.leaves_at, walk.leaves_at + 1)
+    columns = walk.columns[asked]
+    begins = np.flatnonzero(np.diff(columns, prepend=-1))
+    following = next_free(columns, walk.signal[asked], free_from[asked])
+    kept = np.zeros(asked.size, dtype=np.bool_)
+    while begins.size:
+        kept[begins] = True
+        begins = following[begins]
+        begins = begins[begins < asked.size]
+    return asked[kept]
 
-    A trade holds its symbol at the closes before the bar it leaves on; one still open holds it to the end.
+
+def next_free(owner: Ints, signal: Ints, free_from: Ints) -> Ints:
+    """Per trade the position of the next signal of its owner that it does not hide; their number where there is none.
+
+    owner, signal : ascending together · free_from : the row from whose close on the owner is free again. A trade holds
+    its owner at the closes before the bar it leaves on; one still open holds it to the end.
     """
-    columns, signal = walk.columns[asked], walk.signal[asked]
-    free_from = np.where(walk.reason[asked] > 0, walk.leaves_at[asked], walk.leaves_at[asked] + 1)
-    kept, symbol, free = [], -1, -1
-    for i, (column, row, then) in enumerate(zip(columns.tolist(), signal.tolist(), free_from.tolist(), strict=True)):
-        if column == symbol and row < free:
-            continue
-        symbol, free = column, then
-        kept.append(i)
-    return asked[np.array(kept, dtype=np.intp)]
+    if not owner.size:
+        return np.empty(0, dtype=np.intp)
+    stride = int(max(signal.max(), free_from.max())) + 2
+    found = np.searchsorted(owner * stride + signal, owner * stride + free_from)
+    same = owner[np.minimum(found, owner.size - 1)] == owner
+    return np.where((found < owner.size) & same, found, owner.size)
 
 
 def _in_order(panel: Panel, strategies: tuple[str, ...], walks: Sequence[_Walk], parts: Sequence[Ints]) -> Trades:
@@ -336,6 +348,12 @@ def _in_order(panel: Panel, strategies: tuple[str, ...], walks: Sequence[_Walk],
         reason=reason,
         held=joined("held"),
     )
-    by_name = np.argsort(np.argsort(np.array(panel.symbols, dtype=object), kind="stable"), kind="stable")
-    by_strategy = np.argsort(np.argsort(np.array(strategies, dtype=object), kind="stable"), kind="stable")
-    return table.rows(np.lexsort((by_strategy[table.strategy], by_name[columns], table.entry_at)))
+    return table.rows(by_entry(table))
+
+
+def by_entry(trades: Trades) -> Ints:
+    """The order of every table: by entry session, symbol and strategy."""
+    names, strategies = (np.array(of, dtype=object) for of in (trades.symbols, trades.strategies))
+    by_name = np.argsort(np.argsort(names, kind="stable"), kind="stable")
+    by_strategy = np.argsort(np.argsort(strategies, kind="stable"), kind="stable")
+    return np.lexsort((by_strategy[trades.strategy], by_name[trades.column], trades.entry_at))

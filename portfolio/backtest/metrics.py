@@ -38,6 +38,7 @@ USD: Final = "USD"
 FRACTION: Final = "fraction of the entry price"
 MIN_SESSIONS: Final = 10
 """Fewer entry sessions or curve rows than this give no interval: a bootstrap of so few is too narrow to be told."""
+_REASONS: Final = tuple(str(reason) for reason in REASONS)
 _FLAT: Final = 1e-12  # a difference below this share of the largest value is rounding
 
 
@@ -105,8 +106,8 @@ def _columns(
 ) -> TradeColumns:
     mae_r, mfe_r = (None, None) if excursions is None else excursions
     return TradeColumns(
-        strategy=tuple(ended.strategies[k] for k in ended.strategy.tolist()),
-        reason=tuple(str(REASONS[k]) for k in ended.reason.tolist()),
+        strategy=tuple(map(ended.strategies.__getitem__, ended.strategy.tolist())),
+        reason=tuple(map(_REASONS.__getitem__, ended.reason.tolist())),
         session=ended.entry_at.astype(np.intp),
         profit=profit,
         r=r,
@@ -252,7 +253,8 @@ def _why_none(name: str, sums: Floats, excursions: bool) -> str:
 def _interval(draws: Floats | None, block: float, resampling: Resampling) -> tuple[Interval | None, str]:
     if draws is None:
         return None, "TOO_FEW_SESSIONS"
-    if draws.max() - draws.min() <= _FLAT * np.abs(draws).max():
+    told = draws[np.isfinite(draws)]  # a draw without a loss has an infinite profit factor: unbounded, not flat
+    if told.size == draws.size and told.max() - told.min() <= _FLAT * np.abs(told).max():
         return None, "NO_VARIATION"
     return percentile_interval(draws, block, resampling), ""
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from core.bars_io import from_day
+from core.bars_io import Days, from_day
 from core.files import write_atomic
 from core.panel import Panel
 from portfolio.backtest.account import Booked
@@ -34,9 +35,19 @@ TRADE_COLUMNS = (
 )  # fmt: skip
 """The first columns of every trade list; others rely on them (docs/interfaces.md)."""
 MONEY_COLUMNS = ("quantity", "costs_usd", "pnl_usd", "r_multiple", "mae_r", "mfe_r")
+BENCHMARK_COLUMNS = ("session", "spy", "equal_weight")
 EQUITY_COLUMNS = ("session", "equity_usd", "daily_return", "positions", "exposure_usd", "cash_usd", "costs_usd")
 SIGNAL_NOTIONAL_USD = 1000.0
 """The signal level knows no account: each trade is this much at its entry, in fractions of a share."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SignalCurve:
+    """(n_sessions,) each: sessions, mean return of the trades held in each, and how many those were."""
+
+    days: Days
+    returns: Floats
+    held: NDArray[np.intp]
 
 
 def signal_booked(panel: Panel, trades: Trades, costs: CostModel) -> Booked:
@@ -83,25 +94,38 @@ def write_equity(path: Path, equity: Equity) -> None:
     _write(path, EQUITY_COLUMNS, columns)
 
 
-def write_signal_equity(path: Path, panel: Panel, booked: Booked, start: date, end: date) -> None:
-    """The signal level has no account: its curve is the mean return of the trades held each session, compounded."""
+def signal_curve(panel: Panel, booked: Booked, start: date, end: date) -> SignalCurve:
+    """The signal level has no account: its curve is the mean return of the trades held each session, after costs.
+
+    From `start` to `end`, or to the last exit when that is later.
+    """
     trades = booked.trades
     cost = booked.cost_fraction[trades.closed]
     last = max(end, from_day(int(trades.exit_at.max(initial=0))))
     low, high = np.searchsorted(panel.sessions, [(start - date(1970, 1, 1)).days, (last - date(1970, 1, 1)).days + 1])
     returns, held = daily_returns(panel, place_table(trades, cost), start, last)
-    worth: Floats = np.cumprod(1.0 + returns, dtype=np.float64)
-    empty = [""] * returns.size
+    return SignalCurve(panel.sessions[low:high], returns, held)
+
+
+def write_signal_equity(path: Path, curve: SignalCurve) -> None:
+    worth: Floats = np.cumprod(1.0 + curve.returns, dtype=np.float64)
+    empty = [""] * curve.returns.size
     columns: list[Iterable[str]] = [
-        _Days(panel.sessions[low:high]).texts(panel.sessions[low:high]),
+        _Days(curve.days).texts(curve.days),
         _numbers(worth),
-        _numbers(returns),
-        map(str, held.tolist()),
+        _numbers(curve.returns),
+        map(str, curve.held.tolist()),
         empty,
         empty,
         empty,
     ]
     _write(path, EQUITY_COLUMNS, columns)
+
+
+def write_benchmark(path: Path, days: Days, curves: Mapping[str, Floats]) -> None:
+    """Wealth of holding, 1 before the first session; a curve that is not known is empty."""
+    known = [_numbers(curves[name]) if name in curves else [""] * days.size for name in BENCHMARK_COLUMNS[1:]]
+    _write(path, BENCHMARK_COLUMNS, [_Days(days).texts(days), *known])
 
 
 def write_json(path: Path, document: Mapping[str, Any]) -> None:

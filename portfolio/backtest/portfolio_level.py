@@ -77,6 +77,17 @@ class PortfolioRun:
     equity: Equity
     refused: Mapping[str, int]  # code -> signals that became no trade, exits that found no price
     sessions: int
+    told: Sequence[Told] = ()  # every signal that was asked, in the order of the days
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What became of one signal on the session of its entry. `stage` is where it ended, see portfolio.choice."""
+
+    session: date
+    signal: Signal
+    stage: str  # of choice.STAGES; ENTRY when it was picked
+    code: str  # empty: bought
 
 
 def simulate(prepared: Prepared, start: date, end: date, world: World) -> PortfolioRun:
@@ -104,6 +115,7 @@ class _Simulation:
         self.refused: Counter[str] = Counter()
         self.spent_usd = Decimal(0)
         self.sent_at: list[datetime] = []
+        self.told: list[Told] = []
         self.tally = _Tally()
         self.start, self.end = start, end
         self.fresh = _fresh_sessions(self.panel, world.settings.data.min_coverage_pct)
@@ -131,7 +143,7 @@ class _Simulation:
             before = k
         return PortfolioRun(
             self.account.booked(panel, self.signals.strategies), self._equity(), dict(sorted(self.refused.items())),
-            len(self.tally.days),
+            len(self.tally.days), self.told,
         )  # fmt: skip
 
     def _none(self) -> Ints:
@@ -228,6 +240,7 @@ class _Simulation:
             self._leave_due(session, signal_session, self._flags(), now)
         for pick in picks:
             code = self._enter(pick, session, signal_session, now, equity, cash)
+            self.told.append(Told(session, pick.signal, "ENTRY", code))
             if code:
                 self.refused[code] += 1
 
@@ -275,7 +288,10 @@ class _Simulation:
         held = self._held_usd() if settings.risk.one_position_per_symbol else {}
         correlate = Correlations(self.panel, self.rows, self.columns)
         picks, nos = choose(found, questions, self.rules, sectors=world.sectors, correlate=correlate, held=held)
+        signals = {(f.signal.symbol, f.signal.strategy): f.signal for f in found}
         for no in nos:
+            signal = signals[no.verdict.symbol, no.verdict.strategy or ""]
+            self.told.append(Told(session, signal, no.stage, no.verdict.code))
             self.refused[no.verdict.code] += 1
         return picks
 

@@ -29,6 +29,8 @@ def script() -> ModuleType:
 @pytest.fixture
 def bars(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("KOBE_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr("portfolio.backtest.controls.ENTRY_ROUNDS", 19)
+    monkeypatch.setattr("portfolio.backtest.controls.WALK_ROUNDS", 3)
     rows: list[Bar] = oversold(rising(230, seed=1))
     last = rows[-1][3]
     rows += [(last, last + 0.1, last - 0.5, last)] * 2
@@ -55,7 +57,8 @@ def test_it_writes_the_trades_and_a_summary(
     out = tmp_path / "out"
     assert script.main(["--bars", str(bars), "--out", str(out), "--level", "signals", "--json"]) == 0
     said = json.loads(capsys.readouterr().out)
-    assert set(files(out)) == {"trade_list.csv", "equity_curve.csv", "summary.json", "manifest.json"}
+    curves = {"trade_list.csv", "equity_curve.csv", "benchmark_curve.csv"}
+    assert set(files(out)) == curves | {"summary.json", "manifest.json", "report.html"}
     [row] = rows_of(out / "trade_list.csv")
     assert (row["symbol"], row["strategy"], row["signal_date"]) == ("AAA", "ibs_rsi", str(DAYS[229]))
     promised = (

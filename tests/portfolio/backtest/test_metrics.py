@@ -72,6 +72,12 @@ def test_figures_by_hand_per_strategy_and_per_exit() -> None:
     assert groups["strategy", "turtle_soup"]["expectancy_r"].reason == "ONE_TRADE"
 
 
+def test_a_profit_factor_with_draws_that_never_lost_is_unbounded_and_not_called_flat() -> None:
+    found = all_trades(trade_figures(columns_of([0.01] * 11 + [-0.02]), DRAWS))["profit_factor"]
+    assert found.value == pytest.approx(5.5) and found.reason == ""
+    assert found.interval is not None and found.interval.low is not None and found.interval.high is None
+
+
 def test_an_account_is_told_in_money_and_r_after_costs() -> None:
     trades = table(
         PANEL, [Made("A", "a", 1, 2, 10.0, 9.0, 11.0, "time"), Made("A", "a", 2, 3, 10.0, 9.0, None, "open")] * 2

@@ -1,0 +1,85 @@
+"""One entry, from a pick and a quote to shares and a limit, or the code of what kept it from that. Pure.
+
+The session decides with these functions, and parity works a recorded day out again with them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+from decimal import Decimal
+from typing import TYPE_CHECKING
+
+from core.domain import Breach, OrderIntent, OrderKind, Purpose, Quote, Side, Signal, Tif
+from execution.clamp import entry_limit
+from execution.ledger import Ledger
+
+if TYPE_CHECKING:
+    from config.settings_schema import Execution
+    from core.money import TickRow
+
+Sizer = Callable[[Decimal, Decimal, Decimal, Decimal], "tuple[int, str | None]"]
+"""(limit price, stop, USD room, scale) -> (whole shares, reason code when 0)."""
+ENTERED = "ENTERED_BEFORE"
+
+
+@dataclass(frozen=True, slots=True)
+class Priced:
+    """What would be sent: whole shares, the limit, and the stop that belongs to it."""
+
+    quantity: int
+    limit: Decimal
+    stop: Decimal
+
+
+@dataclass(frozen=True, slots=True)
+class Declined:
+    code: str
+    detail: str
+    price: Decimal | None = None
+
+
+def not_eligible(signal: Signal, ledger: Ledger, max_attempts: int, closed_at: datetime) -> Declined | None:
+    """A signal is acted on once, and ignored while its strategy held the symbol at the signal's close.
+
+    closed_at: the close of the signal's session. ENTERED_BEFORE: filled at an earlier scan, nothing to tell again.
+    """
+    if signal.decision_id in ledger.trades:
+        return Declined(ENTERED, "")
+    if ledger.next_attempt(signal.decision_id, Side.BUY, Purpose.ENTRY) > max_attempts:
+        return Declined("ATTEMPTS_SPENT", str(max_attempts))
+    for trade in ledger.recent_trades():
+        held = trade.symbol == signal.symbol and trade.strategy == signal.strategy and trade.opened_at <= closed_at
+        if held and (trade.is_open or max(f.at for f in trade.exits) > closed_at):
+            return Declined("HELD_AT_SIGNAL", trade.decision_id)
+    return None
+
+
+def priced_entry(
+    signal: Signal, scale: Decimal, quote: Quote | None, room: Decimal, execution: Execution, ticks: Sequence[TickRow],
+    on: date, sizer: Sizer,
+) -> Priced | Declined:  # fmt: skip
+    """room: USD that the day's budget leaves."""
+    if quote is None:
+        return Declined("QUOTE_ABSENT", "no quote")
+    price = entry_limit(quote, execution.entry_offset_bps, execution.max_clamp_bps, ticks, on)
+    if isinstance(price, Breach):
+        return Declined(price.code, f"{price.observed} against {price.limit}")
+    stop = Decimal(repr(signal.stop))
+    if quote.ask is None or quote.ask <= stop:
+        return Declined("OPEN_BELOW_STOP", f"ask {quote.ask} stop {stop}")
+    quantity, code = sizer(price, stop, room, scale)
+    if quantity < 1:
+        return Declined(code or "ZERO_SHARES", f"limit {price} room {room}", price)
+    return Priced(quantity, price, stop)
+
+
+def entry_intent(signal: Signal, priced: Priced, ledger: Ledger, now: datetime, tif: Tif) -> OrderIntent:
+    return OrderIntent(
+        decision_id=signal.decision_id, symbol=signal.symbol, side=Side.BUY, quantity=priced.quantity,
+        purpose=Purpose.ENTRY, kind=OrderKind.LIMIT, tif=tif, decided_at=now, strategy=signal.strategy,
+        signal_session=signal.session, attempt=ledger.next_attempt(signal.decision_id, Side.BUY, Purpose.ENTRY),
+        limit_price=priced.limit, stop_price=priced.stop, target_r=signal.target_r,
+        time_stop_bars=signal.time_stop_bars, reason="signal",
+    )  # fmt: skip
