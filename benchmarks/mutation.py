@@ -35,9 +35,12 @@ _RISK = ("tests/risk", "tests/execution/test_desk.py", "tests/faults/test_B_wire
 _DESK = (
     "tests/execution/test_desk.py", "tests/faults/test_B_wire.py", "tests/faults/test_B_life.py",
     "tests/execution/test_session.py", "tests/execution/test_emergency.py", "tests/execution/test_protection.py",
+    "tests/execution/test_recovery.py",
 )  # fmt: skip
-_HALT = ("tests/risk", "tests/execution/test_admission.py", "tests/execution/test_transport.py",
-         "tests/faults/test_O_emergency.py", "tests/execution/test_desk.py", "tests/execution/test_session.py")  # fmt: skip
+_HALT = (
+    "tests/risk", "tests/execution/test_admission.py", "tests/execution/test_transport.py",
+    "tests/faults/test_O_emergency.py", "tests/execution/test_desk.py", "tests/execution/test_session.py",
+)  # fmt: skip
 TARGETS: dict[str, tuple[str, ...]] = {
     "risk/gate.py": _RISK,
     "risk/exposure.py": _RISK,
@@ -217,7 +220,7 @@ class Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         exec(compile(pathlib.Path(mutated).read_text(encoding="utf-8"), path, "exec"), module.__dict__)
 sys.meta_path.insert(0, Finder())
 import pytest
-sys.exit(pytest.main(["-x", "-q", "-n", "0", "--no-header", *sys.argv[4:]]))
+sys.exit(pytest.main(["-x", "-q", "-n", "0", "--no-header", "--timeout", "60", *sys.argv[4:]]))
 """
 
 

@@ -141,9 +141,8 @@ class Desk:
         try:
             for record in new:
                 self._fold.add(record)
-                cid = record.body.get("client_order_id")
-                if cid is not None and record.kind in _SEEN_KINDS:
-                    self._seen.append((record.seq, cid))
+                if record.kind in _SEEN_KINDS:
+                    self._seen.append((record.seq, record.body["client_order_id"]))
         except StateCorrupt:
             self._tail, self._fold = JournalTail(self.journal), Fold()  # half a fold must never be believed
             raise
@@ -328,8 +327,6 @@ class Desk:
         """
         ledger = self.ledger()
         for trade in ledger.recent_trades():
-            if trade.told:
-                continue
             facts: dict[str, Any] = {"decision_id": trade.decision_id, "symbol": str(trade.symbol)}
             if not trade.told_opened:
                 self.journal.append("trade_opened", {
@@ -364,7 +361,7 @@ class Desk:
         if order is None:
             return current
         if not same(current.intent, order):
-            if current.acknowledged and current.order_id == order.id and current.intent.side is order.side:
+            if current.order_id == order.id and current.intent.side is order.side:  # confirmed, else it has no name
                 return self._changed_by_broker(current, order)
             if current.unknown in ("UNKNOWN_IDENTITY_MISMATCH", "UNKNOWN_DUPLICATE_ID_DIFFERS"):
                 return current
@@ -404,10 +401,8 @@ class Desk:
         if intent.tif is Tif.GTC:
             return outcome, self._once_seen(cid, wait_s=wait_s)
         if intent.tif is Tif.DAY and intent.kind is OrderKind.LIMIT:
-            current = self.poll(cid, wait_s=self.cancel_after_s)
-            if current.working:
-                return outcome, self.cancel(cid, wait_s=wait_s)
-            return outcome, current
+            self.poll(cid, wait_s=self.cancel_after_s)
+            return outcome, self.cancel(cid, wait_s=wait_s)  # which asks nothing of an order that is over
         return outcome, self.poll(cid, wait_s=wait_s)
 
     def _send_patiently(self, intent: OrderIntent, book: Book) -> Outcome:

@@ -172,10 +172,6 @@ class Trade:
     def state(self) -> str:
         return "open" if self.is_open else "closed"
 
-    @property
-    def told(self) -> bool:
-        return self.told_opened and (self.told_closed or self.is_open)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ledger:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from core.domain import Fill, Purpose, Symbol
 from core.errors import BrokerDown, BrokerRejected
 from execution.ledger import LedgerOrder
+from execution.order_states import totals
 
 if TYPE_CHECKING:
     from execution.desk import Desk
@@ -60,8 +61,8 @@ def _refresh(desk: Desk, order: LedgerOrder) -> None:
     """Read a working order once; an entry or exit that outlived its moment is cancelled."""
     current = desk.look(order) if order.working else order
     old = desk.clock.now() - current.intended_at > timedelta(seconds=desk.cancel_after_s)
-    if current.working and old and current.intent.purpose in (Purpose.ENTRY, Purpose.EXIT):
-        desk.cancel(current.client_order_id, wait_s=2.0)
+    if old and current.intent.purpose in (Purpose.ENTRY, Purpose.EXIT):
+        desk.cancel(current.client_order_id, wait_s=2.0)  # which asks nothing of an order that is over
 
 
 def _lag_passed(desk: Desk, order: LedgerOrder) -> bool:
@@ -73,7 +74,7 @@ def _lag_passed(desk: Desk, order: LedgerOrder) -> bool:
 def _wait_for(desk: Desk, order: LedgerOrder, deadline: float) -> LedgerOrder:
     """Look the order up until it is seen, or the lag has passed, or it is time for the others."""
     while True:
-        order = desk.look(order)
+        order = desk.look(desk.ledger().orders[order.client_order_id])  # another process may settle it meanwhile
         over = _lag_passed(desk, order) or desk.clock.monotonic() >= deadline
         if not order.unsettled or order.acknowledged or over:
             return order
@@ -120,7 +121,7 @@ def _late_fills(desk: Desk) -> None:
     disagreeing = {s for s, code in desk.ledger().locked.items() if code == DISAGREE}
     watched = [
         o for o in desk.ledger().recent_orders()
-        if o.order_id and (_ended_short(o, since) or (o.filled_quantity and o.intent.symbol in disagreeing))
+        if o.order_id and (_ended_short(o, since) or o.intent.symbol in disagreeing)
     ]  # fmt: skip
     if not watched:
         return
@@ -129,7 +130,11 @@ def _late_fills(desk: Desk) -> None:
     except (BrokerDown, BrokerRejected):
         return  # the next look reads them
     for order in watched:
-        _compare(desk, order, fills.get(str(order.order_id), ()))
+        _book_told(desk, order, fills.get(str(order.order_id), ()))
+    for symbol in sorted(disagreeing):
+        own = [o for o in watched if o.intent.symbol == symbol]
+        if own and _all_agree(desk, symbol, own, fills):
+            desk.unlock(symbol, "FILLS_AGREE")
 
 
 def _ended_short(order: LedgerOrder, since: datetime) -> bool:
@@ -144,24 +149,30 @@ def by_order(fills: Sequence[Fill]) -> Mapping[str, tuple[Fill, ...]]:
     return {order_id: tuple(rows.values()) for order_id, rows in found.items()}
 
 
-def _compare(desk: Desk, order: LedgerOrder, fills: Sequence[Fill]) -> None:
+def _book_told(desk: Desk, order: LedgerOrder, fills: Sequence[Fill]) -> None:
     """Book what only the activities tell, and lock the symbol until order, activities and position agree."""
     told = sum(fill.quantity for fill in fills)
-    locked = desk.ledger().locked.get(order.intent.symbol)
-    if told > order.filled_quantity:
-        cost = sum((fill.price * fill.quantity for fill in fills), Decimal(0))
-        desk.book_told(order, told, cost / told, max(fill.at for fill in fills))
-        if locked is None:
-            desk.lock(order.intent.symbol, DISAGREE, f"{order.client_order_id}: activities {told}")
-    elif locked == DISAGREE and told == order.filled_quantity and _agreed(desk, order, told):
-        desk.unlock(order.intent.symbol, "FILLS_AGREE")
+    if told <= order.filled_quantity:
+        return
+    cost = sum((fill.price * fill.quantity for fill in fills), Decimal(0))
+    desk.book_told(order, told, cost / told, max(fill.at for fill in fills))
+    if order.intent.symbol not in desk.ledger().locked:
+        desk.lock(order.intent.symbol, DISAGREE, f"{order.client_order_id}: activities {told}")
 
 
-def _agreed(desk: Desk, order: LedgerOrder, told: int) -> bool:
+def _all_agree(
+    desk: Desk, symbol: Symbol, orders: Sequence[LedgerOrder], fills: Mapping[str, tuple[Fill, ...]]
+) -> bool:
+    """Every one of them, not only one: an order that filled nothing agrees with everybody."""
     try:
-        copy = desk.broker.find(order.client_order_id)
-        held = _held(desk, order.intent.symbol)
+        copies = [(order, desk.broker.find(order.client_order_id)) for order in orders]
+        held = _held(desk, symbol)
     except (BrokerDown, BrokerRejected):
         return False
-    ours = desk.ledger().positions.get(order.intent.symbol, 0)
-    return copy is not None and copy.filled_quantity == told and held == ours
+    for order, copy in copies:
+        if copy is None:
+            return False
+        told = sum(fill.quantity for part in (copy, *copy.legs) for fill in fills.get(part.id, ()))
+        if not totals(copy)[0] == told == order.filled_quantity:
+            return False
+    return held == desk.ledger().positions.get(symbol, 0)

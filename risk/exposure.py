@@ -18,16 +18,15 @@ SCENARIOS = 60
 UNKNOWN_RETURN = -0.20
 """A missing daily return counts as a 20 % fall: about the worst single-name day of an ordinary year."""
 
-TAIL = 0.05
+RANK = 3
+"""Which of the worst scenarios is the 95 % VaR: floor(0.05 x 60), the careful reading of the 5 % quantile."""
 
 
 def scenario_returns(returns: Mapping[Symbol, Any] | None, symbol: Symbol) -> Floats:
     """(60,) simple daily returns of `symbol`, oldest first; every missing or non-finite one is UNKNOWN_RETURN."""
-    found = None if returns is None else returns.get(symbol)
-    result: Floats = np.full(SCENARIOS, UNKNOWN_RETURN)
-    if found is None:
-        return result
+    found = () if returns is None else returns.get(symbol, ())
     tail = np.asarray(found, dtype=np.float64).ravel()[-SCENARIOS:]
+    result: Floats = np.full(SCENARIOS, UNKNOWN_RETURN)
     if tail.size:
         result[-tail.size :] = np.where(np.isfinite(tail), tail, UNKNOWN_RETURN)
     return result
@@ -37,7 +36,7 @@ def value_at_risk(notionals: Mapping[Symbol, float], returns: Mapping[Symbol, An
     """1-day 95 % historical-simulation VaR as a fraction of equity, >= 0.
 
     notionals : USD per symbol, long positive. returns : (60,) aligned daily returns per symbol.
-    The k-th worst of n scenario losses with k = max(1, floor(0.05 n)): the 3rd worst of 60, the careful reading.
+    The RANK-th worst of SCENARIOS losses.
     Raises ValueError when equity is not positive. Source: Jorion, Value at Risk, historical simulation.
     """
     if not equity > 0:
@@ -45,8 +44,7 @@ def value_at_risk(notionals: Mapping[Symbol, float], returns: Mapping[Symbol, An
     profit: Floats = np.zeros(SCENARIOS)
     for symbol, usd in notionals.items():
         profit += usd * scenario_returns(returns, symbol)
-    rank = max(1, int(TAIL * SCENARIOS))
-    return max(0.0, float(-np.sort(profit)[rank - 1]) / equity)
+    return max(0.0, float(-np.sort(profit)[RANK - 1]) / equity)
 
 
 def correlation(returns: Mapping[Symbol, Any] | None, one: Symbol, other: Symbol) -> float:

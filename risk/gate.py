@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 from core.domain import Breach, Order, OrderIntent, OrderKind, Purpose, Quote, Side, Symbol, TradingState
 from risk.exposure import correlation, sector_usd, value_at_risk
@@ -155,13 +155,18 @@ def remaining(order: Order) -> int:
     return max(0, order.quantity - order.filled_quantity)
 
 
+def _is_amount(value: Decimal | None) -> TypeGuard[Decimal]:
+    """A price, or an equity, that can be compared with and divided by: known, finite and above 0."""
+    return value is not None and value.is_finite() and value > 0
+
+
 def _notionals(intent: OrderIntent, book: Book) -> dict[Symbol, float] | None:
     """USD per symbol after this order and all pending ones; None when something held has no price."""
     result: dict[Symbol, float] = {}
     for symbol, shares in book.positions.items():
         if shares:
             mark = book.marks.get(symbol)
-            if mark is None or not mark > 0:
+            if not _is_amount(mark):
                 return None
             result[symbol] = float(mark * abs(shares))
     for symbol, usd in (*book.pending.items(), (intent.symbol, intent.notional_usd)):
@@ -208,7 +213,7 @@ def one_position_per_symbol(intent: OrderIntent, book: Book, limits: Limits) -> 
 
 def equity_known(intent: OrderIntent, book: Book, limits: Limits) -> Breach | None:
     """The account's equity is known and positive: VaR and the weight limits divide by it."""
-    if book.equity is not None and book.equity.is_finite() and book.equity > 0:
+    if _is_amount(book.equity):
         return None
     return Breach(code="EQUITY_UNKNOWN", observed=str(book.equity), limit="a positive amount")
 
@@ -226,7 +231,7 @@ def cash(intent: OrderIntent, book: Book, limits: Limits) -> Breach | None:
 def var(intent: OrderIntent, book: Book, limits: Limits) -> Breach | None:
     """1-day 95 % historical VaR after this order at most risk.advanced.var_limit_pct of equity."""
     notionals = _notionals(intent, book)
-    if notionals is None or book.equity is None or not book.equity > 0:
+    if notionals is None or not _is_amount(book.equity):
         return Breach(code="VAR_UNKNOWN", observed="no price or no equity", limit=str(limits.var_limit_fraction))
     value = value_at_risk(notionals, book.returns, float(book.equity))
     if value <= limits.var_limit_fraction:
@@ -240,16 +245,16 @@ def max_correlation(intent: OrderIntent, book: Book, limits: Limits) -> Breach |
         return None
     others = sorted({s for s, q in book.positions.items() if q} | set(book.pending))
     pairs = [(correlation(book.returns, intent.symbol, other), other) for other in others if other != intent.symbol]
-    worst = max(pairs, default=(-1.0, Symbol("")))
-    if worst[0] <= limits.max_correlation:
+    value, other = max(pairs, default=(None, None))
+    if value is None or value <= limits.max_correlation:
         return None
-    return Breach(code="CORRELATION", observed=f"{worst[0]:.4f} with {worst[1]}", limit=str(limits.max_correlation))
+    return Breach(code="CORRELATION", observed=f"{value:.4f} with {other}", limit=str(limits.max_correlation))
 
 
 def max_sector(intent: OrderIntent, book: Book, limits: Limits) -> Breach | None:
     """USD in the symbol's sector at most selection.top_n.max_sector_pct of equity."""
     notionals = _notionals(intent, book)
-    if notionals is None or book.equity is None or not book.equity > 0:
+    if notionals is None or not _is_amount(book.equity):
         return Breach(code="SECTOR_UNKNOWN", observed="no price or no equity", limit=str(limits.max_sector_fraction))
     weight = sector_usd(notionals, book.sectors, intent.symbol) / float(book.equity)
     if weight <= limits.max_sector_fraction:
@@ -260,7 +265,7 @@ def max_sector(intent: OrderIntent, book: Book, limits: Limits) -> Breach | None
 def max_single_name(intent: OrderIntent, book: Book, limits: Limits) -> Breach | None:
     """USD in one symbol at most selection.top_n.max_single_name_pct of equity."""
     notionals = _notionals(intent, book)
-    if notionals is None or book.equity is None or not book.equity > 0:
+    if notionals is None or not _is_amount(book.equity):
         return Breach(
             code="SINGLE_NAME_UNKNOWN", observed="no price or no equity", limit=str(limits.max_single_name_fraction)
         )
@@ -293,7 +298,7 @@ def quote(intent: OrderIntent, book: Book, limits: Limits) -> Breach | None:
     if -age_s > limits.clock_skew_max_s:
         return Breach(code="QUOTE_FROM_FUTURE", observed=f"{age_s:.0f} s", limit=f"-{limits.clock_skew_max_s:g} s")
     bid, ask, last = found.bid, found.ask, found.last
-    if bid is None or ask is None or last is None or not (bid > 0 and ask > 0 and last > 0):
+    if not (_is_amount(bid) and _is_amount(ask) and _is_amount(last)):
         return Breach(code="QUOTE_ONE_SIDED", observed=f"{bid}/{ask} last {last}", limit="bid, ask and last above 0")
     if bid > ask:
         return Breach(code="QUOTE_CROSSED", observed=f"{bid}/{ask}", limit="bid at most ask")
@@ -306,7 +311,7 @@ def quote(intent: OrderIntent, book: Book, limits: Limits) -> Breach | None:
 def limit_collar(intent: OrderIntent, book: Book, limits: Limits) -> Breach | None:
     """An entry's limit at most max_clamp_bps above the last trade."""
     last = book.quote.last if book.quote is not None else None
-    if last is None or intent.limit_price is None:
+    if not _is_amount(last) or intent.limit_price is None:
         return Breach(code="LIMIT_COLLAR", observed=f"{intent.limit_price} against last {last}", limit="a last trade")
     highest = last * (1 + limits.max_clamp_bps / _BPS)
     if intent.limit_price <= highest:

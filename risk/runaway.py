@@ -97,7 +97,7 @@ _KNOWN_FIELDS = frozenset({
 
 def _sent(order: Mapping[str, Any]) -> _Wire | None:
     """None for a body that cannot be read to its last field: `notional`, for instance, would be another order."""
-    if not order or not set(order) <= _KNOWN_FIELDS or not isinstance(order.get("client_order_id"), str):
+    if not set(order) <= _KNOWN_FIELDS or not isinstance(order.get("client_order_id"), str):
         return None
     legs = {"order_class": "oco", "type": "limit"}
     try:

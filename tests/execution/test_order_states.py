@@ -58,13 +58,18 @@ def test_b16_b19_filled_quantity_decides(status: str, filled: int, state: OrderS
     assert classify(status, 5, filled) is state
 
 
-def an_oco(status: str, leg_status: str, filled: int = 0, leg_filled: int = 0) -> Order:
+def test_b19_one_share_is_a_complete_fill_like_five() -> None:
+    assert classify("canceled", 1, 1) is OrderState.FILLED
+    assert classify("canceled", 0, 0) is OrderState.CANCELED
+
+
+def an_oco(status: str, leg_status: str, filled: int = 0, leg_filled: int = 0, quantity: int = 4) -> Order:
     leg = Order(
         id="2",
         client_order_id="l",
         symbol=Symbol("AAA"),
         side=Side.SELL,
-        quantity=4,
+        quantity=quantity,
         kind="stop",
         tif="gtc",
         filled_quantity=leg_filled,
@@ -92,3 +97,38 @@ def test_an_oco_is_over_only_when_both_parts_are() -> None:
     assert state_of(an_oco("canceled", "held")) is OrderState.OPEN
     assert state_of(an_oco("canceled", "canceled")) is OrderState.CANCELED
     assert totals(an_oco("new", "new", 2, 2)) == (4, Decimal(10))
+
+
+@pytest.mark.parametrize(
+    ("status", "filled", "state"),
+    [
+        ("new", 4, OrderState.PARTIAL),  # its end is told by its status
+        ("rejected", 4, OrderState.UNKNOWN),
+        ("teleported", 2, OrderState.UNKNOWN),
+        ("canceled", 2, OrderState.CANCELED),
+    ],
+)
+def test_an_order_without_legs_is_what_its_own_words_say(status: str, filled: int, state: OrderState) -> None:
+    assert state_of(replace(an_oco(status, "held", filled), legs=())) is state
+
+
+def test_an_oco_of_one_share_is_filled_by_one() -> None:
+    assert state_of(an_oco("canceled", "filled", leg_filled=1, quantity=1)) is OrderState.FILLED
+
+
+def test_an_oco_that_is_not_over_is_partial_open_or_what_its_target_says() -> None:
+    assert state_of(an_oco("canceled", "held", filled=2)) is OrderState.PARTIAL
+    assert state_of(an_oco("new", "canceled", leg_filled=2)) is OrderState.PARTIAL, "the target may fill still"
+    assert state_of(an_oco("accepted", "held")) is OrderState.PENDING
+    assert state_of(an_oco("teleported", "held")) is OrderState.UNKNOWN
+    order = an_oco("canceled", "canceled")
+    two = replace(order, legs=(*order.legs, replace(order.legs[0], status="held")))
+    assert state_of(two) is OrderState.OPEN, "one of its legs still rests"
+
+
+def test_a_fill_without_a_price_has_no_average() -> None:
+    order = an_oco("canceled", "canceled", filled=1, leg_filled=2)
+    assert totals(order) == (3, Decimal(29) / 3)
+    assert totals(replace(order, filled_price=None)) == (3, None)
+    assert totals(replace(order, filled_price=None, legs=())) == (1, None)
+    assert totals(replace(order, filled_quantity=0, filled_price=None)) == (2, Decimal(9)), "nothing of it has a price"

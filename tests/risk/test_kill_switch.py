@@ -80,6 +80,24 @@ def test_it_is_read_again_at_every_question(tmp_path: Path) -> None:
     assert not switch.is_active()
 
 
+@pytest.mark.parametrize("name", ["stateKILL_SWITCH", "state\\KILL_SWITCH"])
+def test_o10_the_windows_line_typed_into_a_unix_shell_is_active_and_named(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / "state"
+    folder.mkdir()
+    switch = KillSwitch(folder / "KILL_SWITCH")
+    assert switch.found() is None
+    try:
+        (tmp_path / name).write_text("1")
+    except OSError:
+        pytest.skip("no such name on this system")
+    if (folder / "KILL_SWITCH").exists():
+        pytest.skip("here it is a path, and lands where it should")
+    found = switch.found()
+    assert found is not None and name in found and "typed for another system" in found
+    (tmp_path / name).unlink()
+    assert switch.found() is None
+
+
 # ---------------------------------------------------------------- the latch
 class Passes:
     def __init__(self) -> None:
@@ -101,9 +119,12 @@ def recorded() -> list[int]:
 
 def test_p41_a_pass_after_the_removal_releases_and_is_recorded_first(tmp_path: Path) -> None:
     halt, path, passes = latched(tmp_path)
+    assert not halt.is_present() and halt.found() is None
     path.touch()
-    assert halt.is_active()
+    assert halt.is_active() and halt.is_present()
+    assert halt.found() == f"{path} exists"
     path.unlink()
+    assert not halt.is_present()
     assert halt.is_active() and "no preflight has passed since" in str(halt.found())
     passes.newest = 7
     seen: list[tuple[int, bool]] = []
@@ -121,7 +142,7 @@ def test_p41_a_pass_while_the_file_was_there_or_before_it_does_not_release(tmp_p
     assert halt.is_active()
     path.unlink()
     done = recorded()
-    assert not halt.release(done.append) and halt.is_active() and done == []
+    assert halt.release(done.append) is False and halt.is_active() and done == []
     passes.newest = 6
     assert halt.release(done.append) and done == [6]
 
@@ -132,7 +153,7 @@ def test_p41_a_file_that_comes_back_while_the_resume_is_recorded_keeps_the_halt(
     halt.is_active()
     path.unlink()
     passes.newest = 2
-    assert not halt.release(lambda _: path.touch())
+    assert halt.release(lambda _: path.touch()) is False
     assert halt.is_active()
     path.unlink()
     assert halt.is_active() and not halt.release(recorded().append), "the old pass counts no more"
@@ -160,15 +181,44 @@ def test_p41_what_cannot_be_compared_does_not_release(tmp_path: Path) -> None:
     halt.is_active()
     path.unlink()
     passes.newest = 9
-    assert not halt.release(recorded().append) and halt.is_active()
+    assert halt.release(recorded().append) is False and halt.is_active()
     assert not halt.release(recorded().append)
     passes.newest = 10
     assert halt.release(recorded().append)
 
 
+def test_p41_a_journal_that_cannot_be_read_at_the_release_keeps_the_halt(tmp_path: Path) -> None:
+    halt, path, passes = latched(tmp_path)
+    passes.newest = 3
+    path.touch()
+    halt.is_active()
+    path.unlink()
+    passes.newest = None
+    done = recorded()
+    assert halt.release(done.append) is False and halt.is_active()
+    passes.newest = 9
+    assert halt.release(done.append) is False, "what was passed meanwhile is not known"
+    passes.newest = 10
+    assert halt.release(done.append) and done == [10]
+
+
+def test_p41_while_the_file_is_there_no_resume_is_even_recorded(tmp_path: Path) -> None:
+    """Not even for a pass that another process writes between two of our looks."""
+    halt, path, passes = latched(tmp_path)
+
+    def ever_newer() -> int:
+        passes.newest = (passes.newest or 0) + 1
+        return passes.newest
+
+    halt._passes = ever_newer
+    path.touch()
+    done = recorded()
+    assert halt.release(done.append) is False and done == [] and halt.is_active()
+
+
 def test_a_halt_that_nothing_can_release_and_one_that_was_never_active(tmp_path: Path) -> None:
     halt = LatchedHalt(KillSwitch(tmp_path / "KILL_SWITCH"))
-    assert not halt.is_active() and not halt.release(recorded().append)
+    assert not halt.is_active() and halt.release(recorded().append) is False
     (tmp_path / "KILL_SWITCH").touch()
     assert halt.is_active()
     (tmp_path / "KILL_SWITCH").unlink()
@@ -209,8 +259,16 @@ def test_p41_property_only_a_pass_after_the_last_removal_lets_go(
 # ---------------------------------------------------------------- what the journal says
 def test_a_voided_pass_counts_as_if_it_had_not_been(tmp_path: Path) -> None:
     history = HaltHistory()
+    assert (history.newest_pass, history.halted_at) == (0, 0)
+    history.add(1, "preflight_voided", {"pass": 0})  # of a journal without any
+    assert history.newest_pass == 0
+    history.add(2, "preflight_passed", {})
+    history.add(2, "preflight_voided", {"pass": 2})
+    assert history.newest_pass == 0
     history.add(3, "preflight_passed", {})
     history.add(8, "preflight_passed", {})
+    assert history.newest_pass == 8
+    history.add(8, "preflight_voided", {"pass": 3})  # not the newest
     assert history.newest_pass == 8
     history.add(9, "preflight_voided", {"pass": 8})
     assert history.newest_pass == 3

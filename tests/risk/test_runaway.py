@@ -109,6 +109,22 @@ def test_intents_of_an_earlier_life_let_nothing_out() -> None:
     assert book.send(other) is None
 
 
+def test_only_what_no_honest_day_brings_is_our_own_fault() -> None:
+    book = Book(minute_usd=Decimal("400"), day_usd=Decimal("500"), ceilings=Ceilings(per_minute=4, per_day=5))
+    intent = entry()
+    faults = [book.code(intent, notional="1"), book.code(intent)]
+    book.intend(intent)
+    faults.append(book.code(intent, qty="2"))
+    book.register.took(intent.client_order_id)
+    faults += [book.code(intent), book.code(book.intend(of("AAA", 2)))]
+    assert faults == ["RUNAWAY_BODY", "RUNAWAY_NO_INTENT", "RUNAWAY_DIFFERS", "RUNAWAY_TWICE", "RUNAWAY_CHILDREN"]
+    assert set(faults) == OWN_FAULT
+    large = book.code(book.intend(of("BBB", quantity=7)))
+    book.intend(of("CCC"))
+    many = book.code(book.intend(of("DDD")))
+    assert (large, many) == ("RUNAWAY_MINUTE_USD", "RUNAWAY_MINUTE") and not {large, many} & OWN_FAULT
+
+
 INTENTS = {
     "limit": entry(quantity=2),
     "market": sell(purpose=Purpose.CLOSE),
@@ -144,7 +160,9 @@ def test_every_shape_of_order_passes_as_it_was_intended(name: str) -> None:
 def test_an_order_that_differs_from_its_intent_does_not_leave(name: str, change: dict[str, Any]) -> None:
     book = Book()
     intent = book.intend(INTENTS[name])
-    assert book.code(intent, **change) in ("RUNAWAY_DIFFERS", "RUNAWAY_BODY")
+    oco = name == "oco"
+    another_shape = set(change) & {"type", "limit_price", "stop_price"} if oco else "take_profit" in change
+    assert book.code(intent, **change) == ("RUNAWAY_BODY" if another_shape else "RUNAWAY_DIFFERS")
     assert book.code(intent) is None
 
 
@@ -152,21 +170,44 @@ def test_an_order_that_differs_from_its_intent_does_not_leave(name: str, change:
     "change",
     [
         {"notional": "5000"}, {"extended_hours": True}, {"qty": None}, {"qty": "many"}, {"client_order_id": None},
-        {"client_order_id": 7}, {"order_class": "bracket"}, {"order_class": "oco"}, {"take_profit": {}}, {"qty": "NaN"},
+        {"client_order_id": 7}, {"order_class": "bracket"}, {"order_class": "oco"}, {"take_profit": {}},
+        {"stop_loss": {}}, {"symbol": ..., "qty": "many"}, {"limit_price": "many"}, {"time_in_force": ...},
     ],
     ids=str,
 )  # fmt: skip
 def test_a_body_that_is_not_read_to_its_last_field_does_not_leave(change: dict[str, Any]) -> None:
     book = Book()
     intent = book.intend(entry())
-    assert book.code(intent, **change) in ("RUNAWAY_BODY", "RUNAWAY_DIFFERS", "RUNAWAY_NO_INTENT")
-    assert book.register.breach({}, NOW) is not None and book.register.breach({"qty": "1"}, NOW) is not None
+    body = {name: value for name, value in {**order_body(intent), **change}.items() if value is not ...}
+    for odd in (body, {}, {"qty": "1"}, {"client_order_id": intent.client_order_id}):
+        found = book.register.breach(odd, NOW)
+        assert found is not None and found.code == "RUNAWAY_BODY"
+    assert book.code(intent, qty="NaN") == "RUNAWAY_DIFFERS"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"take_profit": {}}, {"stop_loss": {}}, {"take_profit": {"limit_price": "55.00", "x": "1"}},
+        {"stop_loss": {"stop_price": "45.00", "limit_price": "44.00"}}, {"take_profit": None}, {"stop_loss": "45.00"},
+        {"limit_price": "55.00"}, {"stop_price": "45.00"}, {"order_class": "bracket"}, {"order_class": ...},
+        {"type": "market"},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_an_oco_with_more_or_less_than_its_two_prices_does_not_leave(change: dict[str, Any]) -> None:
+    book = Book()
+    intent = book.intend(INTENTS["oco"])
+    body = {name: value for name, value in {**order_body(intent), **change}.items() if value is not ...}
+    found = book.register.breach(body, NOW)
+    assert found is not None and found.code == "RUNAWAY_BODY"
 
 
 def test_a_price_is_compared_as_a_number() -> None:
     book = Book()
     intent = book.intend(entry(price="50.10"))
-    assert book.code(intent, limit_price="50.1") is None and book.code(intent, limit_price="50.11") == "RUNAWAY_DIFFERS"
+    assert book.code(intent, limit_price="50.1") is None
+    assert book.code(intent, limit_price="50.11") == "RUNAWAY_DIFFERS"
 
 
 # ---------------------------------------------------------------- children and parents
@@ -192,11 +233,35 @@ def test_an_order_that_filled_nothing_may_be_tried_again_with_more_shares() -> N
     assert book.send(book.intend(of("AAA", 2, 2))) is None
 
 
+@pytest.mark.parametrize(
+    ("later", "code"), [(timedelta(days=3), "RUNAWAY_CHILDREN"), (timedelta(days=3, seconds=1), None)]
+)
+def test_what_a_decision_bought_is_remembered_for_three_days(later: timedelta, code: str | None) -> None:
+    book = Book()
+    first = book.intend(of("AAA"))
+    assert book.send(first) is None
+    book.fill(first, 1)
+    open_end = book.intend(of("BBB"))
+    assert book.send(open_end) is None
+    book.now += timedelta(days=1)
+    assert book.send(book.intend(of("CCC"))) is None, "the first intent of another day"
+    book.now = NOW + later
+    assert book.send(book.intend(of("AAA", 2))) == code
+    assert book.send(book.intend(of("BBB", 2))) == "RUNAWAY_CHILDREN", "what has no end is never forgotten"
+
+
 def test_other_decisions_and_exits_are_no_children() -> None:
     book = Book()
     assert book.send(book.intend(of("AAA"))) is None
     assert book.send(book.intend(of("BBB"))) is None
     assert book.send(book.intend(sell(quantity=5))) is None and book.send(book.intend(sell(attempt=2))) is None
+
+
+def test_a_second_entry_is_no_child_of_what_the_first_one_sold() -> None:
+    book = Book()
+    book.fill(book.intend(of("AAA")), 0)
+    assert book.send(book.intend(sell(quantity=5))) is None
+    assert book.send(book.intend(of("AAA", 2))) is None
 
 
 # ---------------------------------------------------------------- ceilings
@@ -247,6 +312,28 @@ def test_notional_per_minute_at_the_ceiling_and_one_cent_under_what_is_sent(usd:
     assert book.send(book.intend(of("CCC"))) is None
 
 
+def test_a_sell_costs_nothing_of_the_notional_and_no_ceiling_of_it_keeps_one() -> None:
+    book = Book(minute_usd=Decimal("50.10"), day_usd=Decimal("50.10"))
+    assert book.send(book.intend(sell("ZZZ", quantity=3))) is None
+    assert book.send(book.intend(of("AAA"))) is None, "what was sold before it counts for nothing"
+    assert book.send(book.intend(of("BBB"))) == "RUNAWAY_MINUTE_USD"
+    assert book.send(book.intend(sell(quantity=3))) is None
+
+
+@pytest.mark.parametrize(("usd", "code"), [("200.40", None), ("200.39", "RUNAWAY_MINUTE_USD")])
+def test_notional_is_shares_times_limit(usd: str, code: str | None) -> None:
+    book = Book(minute_usd=Decimal(usd))
+    assert book.send(book.intend(of("AAA", quantity=3))) is None
+    assert book.send(book.intend(of("BBB"))) == code
+
+
+def test_what_becomes_of_an_order_that_nobody_intended_here_is_no_matter_of_ours() -> None:
+    book = Book()
+    for kind in ("order_acknowledged", "order_rejected", "order_not_sent", "order_closed"):
+        book.say(kind, of("OLD"))
+    assert book.code(of("OLD")) == "RUNAWAY_NO_INTENT"
+
+
 def test_what_was_proved_not_sent_counts_for_no_notional() -> None:
     book = Book(minute_usd=Decimal("60"), day_usd=Decimal("60"))
     for symbol in ("AAA", "BBB", "CCC"):
@@ -280,6 +367,26 @@ def test_notional_per_day_counts_fills_at_their_price_and_begins_again_with_the_
     book.now += timedelta(minutes=1)
     for symbol in ("FFF", "GGG"):
         assert book.send(book.intend(of(symbol))) == (None if symbol == "FFF" else "RUNAWAY_DAY_USD")
+
+
+def test_a_count_that_goes_down_and_a_price_that_nobody_told_are_the_careful_ones() -> None:
+    book = Book(day_usd=Decimal("200.35"))
+    first = book.intend(of("AAA", quantity=3))
+    assert book.send(first) is None
+    book.say("order_filled", first, quantity=2, price="50.00")
+    book.say("order_filled", first, quantity=1, price="50.00")
+    book.say("order_closed", first, filled_quantity=2)  # 100.00, whatever else is said of these two
+    second = book.intend(of("BBB"))
+    assert book.send(second) is None
+    book.say("order_filled", second, quantity=1)  # without a price: at its limit of 50.10
+    book.say("order_closed", second)
+    assert book.code(book.intend(entry("CCC", price="50.26"))) == "RUNAWAY_DAY_USD"
+    assert book.send(book.intend(entry("DDD", price="50.25"))) == "RUNAWAY_DAY_USD", "CCC may be sent still"
+    book.say("order_not_sent", entry("CCC"))
+    assert book.send(entry("DDD", price="50.25")) is None
+    market = book.intend(sell("AAA", purpose=Purpose.CLOSE))
+    book.say("order_filled", market, quantity=1)  # neither limit nor price
+    assert book.send(market) == "INTENT_TAKEN"
 
 
 def test_yesterdays_order_without_an_end_still_counts_today() -> None:
@@ -328,7 +435,8 @@ def test_only_an_open_door_of_the_same_run_passes_a_halt() -> None:
     assert book.code(intent, despite_halt=True) is None
     book.tell("operator_close_ended", {"run": "r1"})
     assert book.code(intent, despite_halt=True) == "OPERATOR_DOOR_CLOSED"
-    assert book.code(intent) is None, "without asking to pass a halt it is an order like any other"
+    unasked = book.register.breach(order_body(intent), book.now)
+    assert unasked is None, "without asking to pass a halt it is an order like any other"
 
 
 def test_a_door_opened_before_this_process_is_closed() -> None:
@@ -345,6 +453,14 @@ def test_nothing_but_the_liquidation_passes_the_door(intent: OrderIntent) -> Non
     disguised = replace(intent, decision_id="close-r1-AAA")
     for shape in (intent, disguised):
         assert book.code(book.intend(shape), despite_halt=True) == "OPERATOR_DOOR_CLOSED"
+
+
+def test_a_journal_that_calls_a_buy_a_liquidation_opens_no_door() -> None:
+    book = Book()
+    book.tell("operator_close_opened", {"run": "r1"})
+    intent = close_of("r1")
+    book.tell("order_intended", {**intent_body(intent), "side": "buy"})
+    assert book.code(intent, side="buy", despite_halt=True) == "OPERATOR_DOOR_CLOSED"
 
 
 # ---------------------------------------------------------------- properties
@@ -420,6 +536,7 @@ def test_honest_days_are_never_stopped() -> None:
 def test_the_gate_counts_the_last_minute(before: int, code: str | None) -> None:
     found = runaway_breach([NOW - timedelta(seconds=59)] * before, NOW, Ceilings())
     assert (None if found is None else found.code) == code
+    assert found is None or (found.observed, found.limit) == ("31", "30")
     assert runaway_breach([NOW - timedelta(seconds=60)] * 99, NOW, Ceilings()) is None
 
 
