@@ -19,6 +19,7 @@ from typing import Any, Final
 
 from config.loader import leaves, load_settings, settings_path
 from config.strategy_params import FROZEN_PARAMS_PATH, load_strategy_params
+from core.documents import refuse_newer
 from core.errors import ConfigError, StateCorrupt
 from core.files import write_atomic
 from core.paths import REPO_ROOT, Home
@@ -109,6 +110,7 @@ def read_pin(home: Home) -> Mapping[str, Any] | None:
         return None
     except (OSError, ValueError) as error:
         raise _damaged(f"cannot be read: {error}") from error
+    refuse_newer(path.name, document, SCHEMA_VERSION)
     if not isinstance(document, dict) or document.get("schema_version") != SCHEMA_VERSION:
         raise _damaged("is of another version")
     items, settings = document.get("items"), document.get("settings")

@@ -300,6 +300,18 @@ class Data(Section):
         default=0.90, description="share of the universe that must have the session's bar"
     )
     backfill_workers: int = Field(default=1, ge=1, le=16, description="parallel per-symbol downloads")
+    quorum_sample: int = Field(
+        default=20, ge=0, le=1000, description="symbols whose newest bar a second vendor is asked about each session"
+    )
+    quorum_deadline_s: float = Field(
+        default=10.0, gt=0, le=120, description="how long the entries wait for the second vendor's word"
+    )
+    quorum_tolerance_pct: Fraction = Field(
+        default=0.015, description="two vendors' prices may differ by this much, a fraction"
+    )
+    quorum_vendor_pct: Fraction = Field(
+        default=0.25, description="share of differing answers above which the vendor as a whole is not believed"
+    )
 
     @model_validator(mode="after")
     def _deadline_covers_one_request(self) -> Self:
@@ -349,6 +361,9 @@ class Runner(Section):
     before_open_s: float = Field(
         default=900.0, ge=0, le=7200, description="how long before the open the looks at what is held begin"
     )
+    catch_up_s: float = Field(
+        default=600.0, ge=5, le=3600, description="how long after its time a scan is still made; then it is missed"
+    )
     close_margin_s: float = Field(
         default=60.0, ge=0, le=3600, description="nothing is sent in the last seconds of a session"
     )
@@ -370,6 +385,35 @@ class Runner(Section):
         return times
 
 
+class Arming(Section):
+    """What `runner --mode live` asks of the last live preflight."""
+
+    max_age_h: float = Field(default=18.0, gt=0, le=168, description="an older pass of preflight_live is none")
+
+
+class Ladder(Section):
+    """What must be shown before the next rung: replay, paper, shadow (nothing is sent), one_share, full."""
+
+    replay_sessions: int = Field(default=60, ge=1, le=10_000, description="sessions replayed, before paper")
+    paper_sessions: int = Field(default=20, ge=1, le=10_000, description="sessions on the paper account, before shadow")
+    paper_fills: int = Field(default=5, ge=1, le=10_000, description="entries filled on paper, before shadow")
+    shadow_sessions: int = Field(default=5, ge=1, le=1000, description="live sessions without a POST, before one_share")
+    shadow_intents: int = Field(default=1, ge=1, le=1000, description="orders decided and kept back in them")
+    one_share_sessions: int = Field(default=10, ge=1, le=1000, description="live sessions with one share, before full")
+    one_share_fills: int = Field(default=3, ge=1, le=1000, description="entries filled in them")
+    missed_max_pct: Fraction = Field(default=0.05, description="share of due scans that may have been missed")
+
+
+class Preflight(Section):
+    """Limits of scripts/preflight.py that belong to nothing else."""
+
+    disk_free_min_mb: int = Field(default=500, ge=1, le=10_000_000, description="free on the disk of the state folder")
+    universe_max_age_days: int = Field(default=45, ge=1, le=3650, description="an older universe file is told")
+    unreachable_max_pct: Fraction = Field(
+        default=0.75, description="share of names dearer than one order may be, above which it is told"
+    )
+
+
 class Watchdog(Section):
     """A second process that halts, and cancels what is out, when the runner makes no progress."""
 
@@ -377,6 +421,139 @@ class Watchdog(Section):
     stalled_after_s: float = Field(
         default=8.0, ge=2, le=600, description="no progress for this long, with entries or exits out"
     )
+
+
+_HOST_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?\Z")
+
+
+class Sidecar(Section):
+    """The page, the metrics and the health routes: a process of its own that reads and never writes."""
+
+    enabled: bool = Field(default=True, description="the runner starts it; --no-sidecar leaves it out once")
+    host: str = Field(
+        default="127.0.0.1", min_length=1, description="another address than loopback wants KOBE_SIDECAR_TOKEN"
+    )
+    port: int = Field(default=8080, ge=1, le=65_535)
+    allowed_hosts: Annotated[tuple[str, ...], BeforeValidator(_to_tuple)] = Field(
+        default=(), max_length=20, description="further names that a browser may call it by"
+    )
+    metrics_per_minute_live: int | None = Field(
+        default=60, ge=1, le=100_000, description="requests of one client to the metrics routes; null: no limit"
+    )
+    metrics_per_minute_paper: int | None = Field(default=None, ge=1, le=100_000, description="the same in paper mode")
+    connections_max: int = Field(default=64, ge=4, le=1000, description="more, and the oldest idle one is closed")
+    stalled_after_s: float = Field(
+        default=4.0, ge=1, le=600, description="without a beat for this long the runner counts as standing still"
+    )
+
+    @field_validator("allowed_hosts")
+    @classmethod
+    def _names_only(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        for name in names:
+            if not _HOST_NAME.match(name):
+                raise ValueError(f"{name!r} is no host name; no port, no scheme, no wildcard")
+        return names
+
+
+# ---------------------------------------------------------------- alerts
+class _Falling(Section):
+    """Less is worse; a value on the limit still passes."""
+
+    @model_validator(mode="after")
+    def _warning_comes_first(self) -> Self:
+        warning, critical = self.__dict__["warning"], self.__dict__["critical"]
+        if critical >= warning:
+            raise ValueError(f"critical {critical:g} must be below warning {warning:g}")
+        return self
+
+
+class _Rising(Section):
+    """More is worse; a value on the limit still passes."""
+
+    @model_validator(mode="after")
+    def _warning_comes_first(self) -> Self:
+        warning, critical = self.__dict__["warning"], self.__dict__["critical"]
+        if critical <= warning:
+            raise ValueError(f"critical {critical:g} must be above warning {warning:g}")
+        return self
+
+
+class FillRateAlert(_Falling):
+    warning: Fraction = Field(default=0.80, description="filled of ordered, below")
+    critical: Fraction = Field(default=0.60, description="filled of ordered, below")
+    least: int = Field(default=5, ge=1, le=10_000, description="orders; from fewer nothing is concluded")
+
+
+class ProviderAlert(_Falling):
+    warning: Fraction = Field(default=0.95, description="answers of asked in seven days, below")
+    critical: Fraction = Field(default=0.80, description="answers of asked in seven days, below")
+    least: int = Field(default=5, ge=1, le=100_000, description="requests; from fewer nothing is concluded")
+
+
+class SlippageAlert(_Rising):
+    warning: float = Field(default=5.0, gt=0, le=1000, description="bps worse than the mid, above")
+    critical: float = Field(default=10.0, gt=0, le=1000, description="bps worse than the mid, above")
+    least: int = Field(default=5, ge=1, le=10_000, description="fills; from fewer nothing is concluded")
+
+
+class ApprovalAlert(_Falling):
+    warning: Fraction = Field(default=0.60, description="approved of reviewed, below")
+    critical: Fraction = Field(default=0.40, description="approved of reviewed, below")
+    least: int = Field(default=5, ge=1, le=10_000, description="reviews of the day; from fewer nothing is concluded")
+
+
+class DiskAlert(_Falling):
+    warning: int = Field(default=500, ge=1, le=10_000_000, description="MB free for state, below")
+    critical: int = Field(default=100, ge=0, le=10_000_000, description="MB free for state, below")
+
+
+class Alerts(Section):
+    """When a person is told, and how often. Addresses are secrets: KOBE_ALERT_URLS and so on, see docs/alerts.md."""
+
+    enabled: bool = Field(default=True, description="the runner starts scripts/alerting.py; --no-alerts leaves it out")
+    evaluate_s: float = Field(default=5.0, ge=1, le=20, description="between looks at everything")
+    clear_after_s: float = Field(
+        default=60.0, ge=0, le=3600, description="so long without its cause, and an alert is over"
+    )
+    escalate_after_s: float = Field(
+        default=1800.0, ge=60, le=86_400, description="a critical alert that nobody acknowledged is told again"
+    )
+    deadline_s: float = Field(default=10.0, ge=1, le=20, description="for one channel to take a message")
+    queue_most: int = Field(default=100, ge=10, le=10_000, description="messages kept while no channel takes one")
+    deadman_every_s: float = Field(default=60.0, ge=10, le=3600, description="between pings while the runner moves")
+    llm_cost_critical_usd: Money = Field(
+        default=Decimal("45.0"),
+        ge=0,
+        description="LLM spend of a day, above; warning: cost_tracking.alert_threshold_usd",
+    )
+    ioc_fill_rate: FillRateAlert = _section()
+    provider_success: ProviderAlert = _section()
+    slippage_bps: SlippageAlert = _section()
+    cognitive_approval: ApprovalAlert = _section()
+    disk_free_mb: DiskAlert = _section()
+    budget_used_pct: Fraction = Field(default=0.90, description="share of the daily budget used, above: warning")
+    errors_24h: int = Field(
+        default=200, ge=1, le=1_000_000, description="lines of errors.jsonl in a day, above: warning"
+    )
+    run_longest_s: float = Field(
+        default=900.0, ge=30, le=7200, description="a run is expected to end so long after it was due"
+    )
+    settle_s: float = Field(
+        default=900.0, ge=60, le=14_400, description="close-out and reconcile are expected so long after the close"
+    )
+    preflight_by: str | None = Field(
+        default="09:30", description="New York time by which a preflight has passed on each session; null: not expected"
+    )
+    backup_every_days: int | None = Field(
+        default=35, ge=1, le=3650, description="a backup is expected so often; null: not expected"
+    )
+
+    @field_validator("preflight_by")
+    @classmethod
+    def _a_wall_time(cls, text: str | None) -> str | None:
+        if text is not None and not _WALL_TIME.match(text):
+            raise ValueError(f"{text!r} is not a time HH:MM")
+        return text
 
 
 class Venue(Section):
@@ -452,6 +629,19 @@ class Costs(Section):
         return rows
 
 
+class WalkForward(Section):
+    """What scripts/run_wf_polygon.py does when the command line does not say. Days are sessions."""
+
+    train_days: int = Field(default=504, ge=20, le=5040, description="sessions in which parameters are chosen")
+    test_days: int = Field(default=63, ge=1, le=2520, description="sessions in which the choice is judged")
+    embargo_days: int = Field(default=5, ge=0, le=250, description="sessions between the two that do neither")
+    min_trades: int = Field(default=100, ge=2, le=1_000_000, description="in training, else the frozen set stands in")
+    objective: Literal["t_value", "expectancy_r", "profit_factor"] = Field(
+        default="t_value", description="the score of a set's training trades, see portfolio/backtest/walk_forward.py"
+    )
+    grid: str = Field(default="config/walk_forward_grid.yaml", min_length=1, description="what is tried without --grid")
+
+
 # ---------------------------------------------------------------- cognitive, logs
 class CostTracking(Section):
     enabled: bool = True
@@ -511,6 +701,12 @@ class Cognitive(Section):
 
 class Logs(Section):
     mask_secrets: Literal[True] = Field(default=True, description="keys never reach a log; cannot be turned off")
+    rotate_mb: int = Field(default=64, ge=1, le=10_000, description="a log file above this size begins anew")
+    rotate_daily: bool = Field(default=True, description="a log file begins anew with each New York day")
+    keep_days: int = Field(default=30, ge=1, le=3650, description="cleanup.py --logs without --older-than")
+    keep_evidence_days: int = Field(
+        default=400, ge=30, le=36_500, description="verdicts and inputs of decisions are kept at least this long"
+    )
 
 
 class Settings(Section):
@@ -525,9 +721,15 @@ class Settings(Section):
     data: Data = _section()
     universe: UniverseSettings = _section()
     runner: Runner = _section()
+    arming: Arming = _section()
+    ladder: Ladder = _section()
+    preflight: Preflight = _section()
     watchdog: Watchdog = _section()
+    sidecar: Sidecar = _section()
+    alerts: Alerts = _section()
     venue: Venue = _section()
     costs: Costs = _section()
+    walk_forward: WalkForward = _section()
     cognitive: Cognitive = _section()
     logs: Logs = _section()
 

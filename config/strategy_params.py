@@ -16,6 +16,11 @@ from typing import Any, TypeVar
 from core.errors import ConfigError
 from core.paths import REPO_ROOT
 
+MOST: Mapping[str, float] = {
+    "ibs_below": 1.0, "ibs_exit_above": 1.0, "rsi_below": 100.0, "rsi_exit_above": 100.0, "time_stop_bars": 250,
+    "sma_bars": 2000, "rsi_bars": 2000, "atr_bars": 2000, "lookback_bars": 2000, "min_age_bars": 2000,
+}  # fmt: skip
+"""What a number may at most be, where its meaning has an end; a window of 2,000 bars is eight years."""
 FROZEN_PARAMS_PATH = REPO_ROOT / "config" / "frozen_strategy_params_v2.2.json"
 VERSION = "2.2"
 
@@ -67,7 +72,7 @@ _Part = TypeVar("_Part", CommonParams, IbsRsiParams, TurtleSoupParams)
 
 def load_strategy_params(path: Path | None = None) -> StrategyParams:
     """Read and check the frozen file. Raises ConfigError for an unreadable file, a missing, unknown or duplicate key,
-    another version, or a number that is not positive and finite."""
+    another version, or a number that is not positive, finite and at most MOST."""
     chosen = path or FROZEN_PARAMS_PATH
     try:
         document = json.loads(chosen.read_text(encoding="utf-8"), object_pairs_hook=_no_duplicates)
@@ -114,13 +119,20 @@ def _part(kind: type[_Part], file: str, name: str, document: Mapping[str, Any]) 
     if not isinstance(section, dict):
         raise _refused(f"{where} must be an object, was {section!r}")
     _same_keys(where, section, {field.name for field in fields(kind)})
-    values: dict[str, Any] = {}
-    for field in fields(kind):
-        value, whole = section[field.name], field.type == "int"
-        allowed = int if whole else (int, float)
-        if isinstance(value, bool) or not isinstance(value, allowed):
-            raise _refused(f"{where}.{field.name} must be a {'whole ' if whole else ''}number, was {value!r}")
-        if not math.isfinite(value) or value <= 0:
-            raise _refused(f"{where}.{field.name} must be positive and finite, was {value!r}")
-        values[field.name] = value if whole else float(value)
-    return kind(**values)
+    try:
+        values: dict[str, Any] = {f.name: number_of(kind, f.name, section[f.name]) for f in fields(kind)}
+        return kind(**values)
+    except ValueError as error:
+        raise _refused(f"{where}.{error}") from None
+
+
+def number_of(kind: type[CommonParams | IbsRsiParams | TurtleSoupParams], name: str, value: Any) -> float | int:
+    """Whole where the field is an int, positive and finite everywhere, at most what MOST says. Raises ValueError."""
+    whole = next(field.type for field in fields(kind) if field.name == name) == "int"
+    if isinstance(value, bool) or not isinstance(value, int if whole else (int, float)):
+        raise ValueError(f"{name} must be a {'whole ' if whole else ''}number, was {value!r}")
+    if not math.isfinite(value) or value <= 0:
+        raise ValueError(f"{name} must be positive and finite, was {value!r}")
+    if value > MOST.get(name, math.inf):
+        raise ValueError(f"{name} must be at most {MOST[name]:g}, was {value!r}")
+    return value if whole else float(value)

@@ -116,7 +116,9 @@ def _symbol_of(file: Path) -> str | None:
     return None
 
 
-_NOT_SYMBOLS = frozenset({"vix_daily", "splits", "dividends", "sectors", "earnings"})
+_NOT_SYMBOLS = frozenset(
+    {"vix_daily", "benchmarks_daily", "splits", "dividends", "sectors", "earnings", "listing_history"}
+)
 
 
 def path_bytes(path: Path) -> bytes:

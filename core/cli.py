@@ -144,6 +144,7 @@ def print_json(obj: Any) -> None:
 
 def _print(text: str, stream: TextIO) -> None:
     stream.write(printable(mask_secrets(text), stream.encoding) + "\n")
+    stream.flush()  # also into a pipe: whoever waits there sees that something began
 
 
 def printable(text: str, encoding: str | None) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from datetime import date, timedelta
 from typing import TYPE_CHECKING, Any
 
+from core import logs
 from core.errors import KobeError
 
 if TYPE_CHECKING:
@@ -52,17 +53,22 @@ def earnings_verdict(
 
 
 def run_earnings_canary() -> dict[str, Any]:
-    """Ask the configured earnings file for companies that announce every quarter. Never raises.
+    """Is the configured earnings file alive: does it know companies that announce every quarter? Never raises.
+    A failure of a file that is there is also a line in logs/errors.jsonl.
 
-    {"status": "ok" | "failed", "code", "reason", "path", "newest", "symbols"}; `symbols` = how many canaries it knows.
+    {"status": "ok" | "failed", "code", "reason", "path", "newest", "symbols", "doubt"}; `symbols` = how many canaries
+    it knows, `doubt` = why it knows too few of the default universe to be whole, None when it does not.
     """
-    answer: dict[str, Any] = {"status": "failed", "code": "", "reason": "", "path": None, "newest": None, "symbols": 0}
+    answer: dict[str, Any] = {"status": "failed", "code": "", "reason": "", "path": None, "newest": None, "symbols": 0,
+                              "doubt": None}  # fmt: skip
     try:
         code, reason, more = _look()
     except KobeError as error:
         code, reason, more = error.code, str(error), {}
     except (ImportError, OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         code, reason, more = "EARNINGS_CANARY_ERROR", repr(error), {}
+    if code not in ("OK", "EARNINGS_SOURCE_ABSENT"):
+        logs.error_event("earnings_canary_failed", code=code, detail=reason)
     return {**answer, **more, "status": "ok" if code == "OK" else "failed", "code": code, "reason": reason}
 
 
@@ -73,7 +79,8 @@ def _look() -> tuple[str, str, dict[str, Any]]:
     from core.paths import REPO_ROOT, home
     from data.earnings import EarningsFile  # the one listed exception to the import arrows
 
-    named = load_settings().filters.earnings.path
+    settings = load_settings()
+    named = settings.filters.earnings.path
     path = REPO_ROOT / named if named is not None else home().cache / "earnings.csv"
     if not path.is_file():
         return "EARNINGS_SOURCE_ABSENT", f"there is no {path}: every symbol counts as unknown", {"path": str(path)}
@@ -86,4 +93,17 @@ def _look() -> tuple[str, str, dict[str, Any]]:
     age = (SystemClock().now().date() - newest).days
     if age > _STALE_AFTER_DAYS:
         return "EARNINGS_SOURCE_STALE", f"the newest date is {age} days old, at most {_STALE_AFTER_DAYS} expected", more
+    more["doubt"] = _doubt(source, settings.universe.path)
     return "OK", f"{len(known)} of {len(_CANARIES)} known, newest {newest}", more
+
+
+def _doubt(source: Any, universe: str) -> str | None:
+    """Why the file cannot be right for the default universe: it knows hardly any of the names. None when it can be."""
+    from core.paths import REPO_ROOT
+    from data.universe import load_universe
+
+    try:
+        names = load_universe(REPO_ROOT / universe, default=False).symbols
+    except KobeError:
+        return None  # the universe has checks of its own
+    return str(source.doubt_of(names)) or None

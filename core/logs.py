@@ -1,5 +1,7 @@
 """Telemetry for people: one JSON object a line, masked. It may rotate and it may fail; the journal is the record.
 
+Files begin anew with each New York day and above a size, see core/log_rotation.py.
+
 `event("order_refused", code="VIX_UNKNOWN", symbol="AAPL")`: noun then past verb, units in keys, a stable `code`.
 """
 
@@ -16,12 +18,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from core import log_rotation
 from core.canonical import iso_utc, plain
 from core.clock import Clock, SystemClock
+from core.log_rotation import Rotation
 from core.paths import Home, home
 from core.secrets import SecretsMaskingFilter, mask_secrets, mask_values
 
-_ROTATE_BYTES = 64 * 1024 * 1024
 _FILES = ("events.jsonl", "trades.jsonl", "errors.jsonl")
 _OURS = frozenset({"at", "event", "run_id", "mode"})
 
@@ -37,22 +40,28 @@ class _Target:
 
 
 _target: _Target | None = None
+_rotation = Rotation()
 _counts: Counter[CounterKey] = Counter()
 _counts_lock = threading.Lock()
 
 
-def configure(home: Home, clock: Clock, *, run_id: str, mode: str) -> None:
+def configure(home: Home, clock: Clock, *, run_id: str, mode: str, rotation: Rotation | None = None) -> None:
     """Say where lines go and what each one carries. Before this, events are dropped and errors still written."""
-    global _target
+    global _target, _rotation
     _target = _Target(home.logs, clock, run_id, mode)
-    for name in _FILES:
-        with contextlib.suppress(OSError):
-            path = home.logs / name
-            if path.stat().st_size > _ROTATE_BYTES:
-                path.replace(path.with_suffix(".jsonl.1"))
+    _rotation = rotation or _rotation
+    rotate()
     root = logging.getLogger()
     if not any(isinstance(handler, _LibraryHandler) for handler in root.handlers):
         root.addHandler(_LibraryHandler(logging.WARNING))  # else Python prints library warnings to stderr, unmasked
+
+
+def rotate() -> list[Path]:
+    """Let every log file that is due begin anew; the new names. Called at each start and once a minute by the runner.
+
+    Never raises: a file that cannot be renamed is tried again next time.
+    """
+    return [] if _target is None else log_rotation.rotate(_target.folder, _FILES, _rotation)
 
 
 @contextlib.contextmanager

@@ -12,7 +12,7 @@ import os
 import re
 from functools import lru_cache
 from typing import Any
-from urllib.parse import quote, quote_plus
+from urllib.parse import quote, quote_plus, unquote
 
 MASK = "***"
 SECRET_VARIABLES = (
@@ -24,7 +24,14 @@ SECRET_VARIABLES = (
     "APCA_API_KEY_ID",
     "APCA_API_SECRET_KEY",
     "STOOQ_API_KEY",
+    "KOBE_SIDECAR_TOKEN",
+    "KOBE_ALERT_URLS",
+    "KOBE_ALERT_FALLBACK_URLS",
+    "KOBE_DEADMAN_URL",
 )
+_ADDRESSES = frozenset({"KOBE_ALERT_URLS", "KOBE_ALERT_FALLBACK_URLS", "KOBE_DEADMAN_URL"})
+"""Addresses with keys inside: each address is masked, and so is each part of one that may be a key."""
+_LONG_PART = 12  # of an address; a shorter one is a word
 _SHORTEST = 6  # a shorter value would mask ordinary words
 
 _NAME = r"[A-Za-z0-9_.-]*(?:api[_-]?key(?:[_-]?id)?|secret(?:[_-]?key)?|(?:access|auth|bearer)[_-]?token|passw(?:or)?d)"
@@ -77,8 +84,26 @@ def _nets(values: tuple[str, ...]) -> tuple[tuple[str, ...], re.Pattern[str] | N
 
 
 def _known_values() -> tuple[str, ...]:
-    found = (os.environ.get(name, "").strip() for name in SECRET_VARIABLES)
-    return tuple(sorted({value for value in found if len(value) >= _SHORTEST}))
+    found = {name: os.environ.get(name, "").strip() for name in SECRET_VARIABLES}
+    values = {*found.values(), *(part for name in _ADDRESSES for part in _keys_of(found[name]))}
+    return tuple(sorted({value for value in values if len(value) >= _SHORTEST}))
+
+
+@lru_cache(maxsize=8)
+def _keys_of(addresses: str) -> tuple[str, ...]:
+    """Of one or several addresses: each of them, its user and password, and every long part that is no host name."""
+    found: set[str] = set()
+    for address in re.split(r"[\s,]+(?=[A-Za-z][A-Za-z0-9+.-]*://)|\s+", addresses):
+        _, mark, rest = address.partition("://")
+        if not mark:
+            continue
+        found.add(address)
+        login = re.split(r"[/?#]", rest, maxsplit=1)[0].rpartition("@")[0]
+        found |= {form for part in login.split(":") for form in (part, unquote(part))}
+        for part in re.split(r"[/?&=#@]", rest):
+            if len(part) >= _LONG_PART and not re.fullmatch(r"[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)+(?::[0-9]+)?", part):
+                found |= {part, *(p for p in part.split(":") if len(p) >= _LONG_PART)}
+    return tuple(sorted(found))
 
 
 def mask_secrets(text: str) -> str:
@@ -93,6 +118,12 @@ def mask_secrets(text: str) -> str:
     text = _PAIR.sub(_masked_pair, text)
     text = _BEARER.sub(rf"\g<name>{MASK}", text)
     return _VENDOR.sub(MASK, text)
+
+
+def holds_secret(content: bytes) -> bool:
+    """Whether a known key stands in these bytes, in any of the spellings that are masked."""
+    forms, _ = _nets(_known_values())
+    return any(form.encode("utf-8", "surrogateescape") in content for form in forms)
 
 
 _SECRET_NAME = re.compile(rf"(?:{_NAME}|authorization)\Z", re.IGNORECASE)

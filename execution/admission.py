@@ -14,6 +14,7 @@ from core import logs
 from core.clock import Clock
 from core.errors import KobeError, OutcomeUnknown, RiskRefused, StateCorrupt
 from core.journal import JournalTail
+from execution.arming import ArmingHistory
 from risk.kill_switch import HaltHistory
 from risk.runaway import OWN_FAULT, Bounds, Register
 
@@ -27,12 +28,12 @@ CANCELS_STORM = 1200
 
 
 class JournalWatch:
-    """Follows the journal record by record, for the door and for the halt. Safe to ask from several threads."""
+    """Follows the journal record by record, for door, halt and rung. Safe to ask from several threads."""
 
     def __init__(self, journal: Journal, bounds: Bounds) -> None:
         """Reads what is there, once. Raises StateCorrupt."""
         self._tail, self._lock = JournalTail(journal), threading.Lock()
-        self.halts = HaltHistory()
+        self.halts, self.arming = HaltHistory(), ArmingHistory()
         self.register = Register(bounds)
         self.seq = 0
         self._misread: StateCorrupt | None = None
@@ -48,6 +49,7 @@ class JournalWatch:
                 try:
                     self.register.add(line.seq, line.at, line.kind, line.body)
                     self.halts.add(line.seq, line.kind, line.body)
+                    self.arming.add(line)
                 except (KeyError, TypeError, ValueError, ArithmeticError) as error:
                     what = f"journal record {line.seq} ({line.kind}) cannot be read: {error!r}"
                     self._misread = StateCorrupt(what)

@@ -223,7 +223,8 @@ def leave(
     The price is worked out before protection is touched: without a usable quote the stop stays where it is.
     """
     trade = desk.ledger().trades[decision_id]
-    price = _exit_price(desk, quote, offset_bps, max_clamp_bps, on, max_age_s)
+    ticks, now = desk.limits.ticks, desk.clock.now()
+    price = exit_price(quote, now, ticks, on, offset_bps=offset_bps, max_clamp_bps=max_clamp_bps, max_age_s=max_age_s)
     if isinstance(price, Breach):
         return Left("REFUSED", breach=price)
     resting = desk.ledger().protective(decision_id)
@@ -250,18 +251,19 @@ def leave(
     return _after_exit(desk, decision_id, outcome, book, on)
 
 
-def _exit_price(
-    desk: Desk, quote: Quote | None, offset_bps: float, max_clamp_bps: float, on: date, max_age_s: float
-) -> Decimal | Breach:
+def exit_price(
+    quote: Quote | None, now: datetime, ticks: Sequence[TickRow], on: date, *, offset_bps: float, max_clamp_bps: float,
+    max_age_s: float,
+) -> Decimal | Breach:  # fmt: skip
     """The sell limit, or why this quote cannot be sold at: then the stop stays and the next scan tries again."""
     if quote is None:
         return Breach(code="QUOTE_ABSENT", observed="none", limit="a quote")
-    age_s = (desk.clock.now() - quote.at).total_seconds()
+    age_s = (now - quote.at).total_seconds()
     if age_s > max_age_s:
         return Breach(code="QUOTE_STALE", observed=f"{age_s:.0f} s", limit=f"{max_age_s:g} s")
     if quote.bid is not None and quote.ask is not None and 0 < quote.ask < quote.bid:
         return Breach(code="QUOTE_CROSSED", observed=f"{quote.bid}/{quote.ask}", limit="bid at most ask")
-    return exit_limit(quote, offset_bps, max_clamp_bps, desk.limits.ticks, on)
+    return exit_limit(quote, offset_bps, max_clamp_bps, ticks, on)
 
 
 def _exit_intent(

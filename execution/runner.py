@@ -1,36 +1,41 @@
 """The runner: one per home, due scans in market time, each exactly once or recorded as missed.
 
 A scan that fails is told, and tried again with growing pauses until it is too late for it; then it is a missed scan.
-Each try starts from the journal like any start-up. After MAX_BUGS bugs in a row the runner stops.
+Each try starts from the journal like any start-up. After MAX_BUGS bugs in a row the runner stops. A clock that jumped
+is compared with the broker's before anything is called missed: what it would skip may still be to come.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import date, datetime, timedelta
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from core import logs
 from core.clock import Clock
 from core.errors import AlreadyRunning, BrokerError, KobeError, StateCorrupt
-from core.market_calendar import NEW_YORK, MarketCalendar
+from core.market_calendar import NEW_YORK
 from execution.heartbeat import BEAT_FILE, GAVE_UP, Heartbeat, read_beat
-from execution.scheduler import DueRun, dropped_runs, due_runs
-from execution.session import RunReport, TradingSession, after_close
+from execution.schedule import Schedule, sessions_to_look_at
+from execution.scheduler import DueRun
+from execution.session import RunReport, TradingSession
 
 if TYPE_CHECKING:
-    from core.journal import Journal
+    from pathlib import Path
 
 MAX_BUGS = 3
 RETRY_FIRST_S, RETRY_MOST_S = 5.0, 60.0
-MOST_SESSIONS_BACK = 10
-"""How far back missed scans are still told one by one after a long absence."""
-LATE = timedelta(minutes=10)
-"""How long after its time a scan is still that scan; later it is recorded as missed."""
+CATCH_UP_S = 600.0
+"""How long after its time a scan is still that scan, unless settings say otherwise; later it is recorded as missed."""
+ON_TIME_S = 5.0
+"""A scan that begins later than this is told as late."""
+MOMENT = timedelta(microseconds=1)
+JUMP_S, JUMP_BACK_S = 120.0, 2.0
+"""So much farther than the steady clock: the machine slept, or somebody set the clock; or set it back by so much."""
+DOUBT_S, DOUBT_ALONE_S, ASK_AGAIN_S = 600.0, 30.0, 5.0
+"""How long a clock that jumped is doubted: while the broker's differs, and while the broker cannot be asked."""
 _TICK_S = 1.0
 
 
@@ -69,28 +74,6 @@ def _holder(view: Path) -> str:
     return "holder unknown" if facts is None else str(facts)
 
 
-@dataclass
-class Schedule:
-    """Which scans there are, and which the journal says are over."""
-
-    calendar: MarketCalendar
-    scan_times: Sequence[str]
-    half_day_rule: str
-    journal: Journal
-
-    def runs(self, session: date) -> tuple[DueRun, ...]:
-        return due_runs(session, self.scan_times, self.calendar, half_day_rule=self.half_day_rule)
-
-    def dropped(self, session: date) -> tuple[str, ...]:
-        return dropped_runs(session, self.scan_times, self.calendar, half_day_rule=self.half_day_rule)
-
-    def over(self) -> set[str]:
-        return {str(r.body["run"]) for r in self.journal.kinds("scan_run", "run_missed")}
-
-    def failed(self) -> set[str]:
-        return {str(r.body["run"]) for r in self.journal.kinds("run_failed")}
-
-
 class Runner:
     """Drives a TradingSession through the schedule until told to stop."""
 
@@ -98,7 +81,7 @@ class Runner:
         self, session: TradingSession, schedule: Schedule, clock: Clock, *, heartbeat_s: float, look_after_s: float,
         beat: Callable[[str], None], tell: Callable[[RunReport], None], stop: threading.Event,
         upkeep: Callable[[], None] = lambda: None, between: Callable[[], None] = lambda: None,
-        before_open_s: float = 0.0,
+        before_open_s: float = 0.0, catch_up_s: float = CATCH_UP_S,
     ) -> None:  # fmt: skip
         """`upkeep` is called at every heartbeat; `between` at every tick, before what is due: the runner's pulse, and
         its look at halt and watchdog."""
@@ -107,21 +90,24 @@ class Runner:
         self._before_open = timedelta(seconds=before_open_s)
         self._beat, self._tell, self._stop, self._upkeep = beat, tell, stop, upkeep
         self._between = between
-        self._over = schedule.over()
+        self._catch_up = timedelta(seconds=catch_up_s)
         self._started_at = clock.now()
-        self._failed_once = schedule.failed()
+        self._over, self._failed_once = schedule.recorded()
+        self._quiet: tuple[datetime, datetime] | None = None  # between these instants nothing more can have been missed
         self._busy: tuple[datetime, datetime] | None = None  # the newest scan, from start to end
         self._tries: dict[str, int] = {}
         self._retry_at: dict[str, float] = {}
         self._bugs = 0
         self._down_since: datetime | None = None
         self._looked_at = -look_after_s
+        self._jumped_at: float | None = None  # since when the wall clock is doubted, monotonic seconds
+        self._asked_at = 0.0
 
     def forever(self) -> int:
         """Until `stop` is set (0) or MAX_BUGS scans in a row ended in a bug (1). An unreachable broker or vendor never
         ends it: the scan is tried again until it is too late for it, and recorded as missed."""
         last_beat = -self._heartbeat_s
-        self._miss_what_passed()
+        self._learn_hours()
         while not self._stop.is_set():
             self._between()
             self.step()
@@ -132,7 +118,9 @@ class Runner:
                 self._beat(self.waiting_for())
                 last_beat = self._clock.monotonic()
                 self._upkeep()
+            before, since = self._clock.now(), self._clock.monotonic()
             self._stop.wait(_TICK_S)
+            self._look_for_jump(self._clock.now() - before, self._clock.monotonic() - since)
         return 0
 
     def waiting_for(self) -> str:
@@ -148,23 +136,22 @@ class Runner:
 
     def step(self) -> None:
         """Do what is due now, once; record what was missed; look after what is held in between."""
+        if self._in_doubt():
+            return
         self._miss_what_passed()
         now = self._clock.now()
         session = self._schedule.calendar.session_at(now)
         if session is None:
             return
         for run in self._schedule.runs(session):
-            if run.id not in self._over and run.at <= now <= run.at + LATE and self._may_try(run):
+            if run.id not in self._over and run.at <= now <= run.at + self._catch_up and self._may_try(run):
                 self.attempt(run)
                 now = self._clock.now()
-        closing = self._closing(session)
+        closing = self._schedule.closing(session)
         if now >= closing.at and closing.id not in self._over and self._may_try(closing):
             self.close_out(session)
         elif self._schedule.calendar.opens_at(session) - self._before_open <= now < closing.at:
             self._look_after(session)
-
-    def _closing(self, session: date) -> DueRun:
-        return DueRun(session, "close", after_close(self._schedule.calendar, session), first=False, last=False)
 
     def _may_try(self, run: DueRun) -> bool:
         return self._clock.monotonic() >= self._retry_at.get(run.id, 0.0)
@@ -179,33 +166,108 @@ class Runner:
     def attempt(self, run: DueRun) -> RunReport | None:
         self._looked_at = self._clock.monotonic()
         started_at = self._clock.now()
+        self._tell_late(run, (started_at - run.at).total_seconds())
         report = self._guarded(run, lambda: self._session.run(run))
         self._busy = (started_at, self._clock.now())
         return report
 
     def close_out(self, session: date) -> RunReport | None:
-        return self._guarded(self._closing(session), lambda: self._session.close_out(session))
+        return self._guarded(self._schedule.closing(session), lambda: self._session.close_out(session))
+
+    def _tell_late(self, run: DueRun, late_s: float) -> None:
+        """Caught up after a sleep, a restart or an overrun: said and written down, before it is begun."""
+        if late_s <= ON_TIME_S or run.id in self._failed_once:  # a retry was told as a failure
+            return
+        self._schedule.journal.append("run_late", {"run": run.id, "code": "CAUGHT_UP", "late_s": round(late_s)})
+        logs.error_event("run_late", run=run.id, code="CAUGHT_UP", late_s=round(late_s))
+        logs.count("runs_late")
+
+    def _learn_hours(self) -> None:
+        """What the broker's clock said of today's session, when it was last asked (D22)."""
+        today = self._schedule.calendar.session_at(self._clock.now())
+        if today is not None and self._schedule.learn(today, self._session.hours):
+            self._quiet = None
+
+    # ------------------------------------------------------------ a clock that jumped
+    def _look_for_jump(self, took: timedelta, elapsed_s: float) -> None:
+        """Around one wait, in which nothing was done. Where the steady clock went along, the process was only paused;
+        where it did not, the machine slept or somebody set the clock, and the two look the same."""
+        jumped_s = took.total_seconds() - elapsed_s
+        if -JUMP_BACK_S <= jumped_s <= JUMP_S:
+            if elapsed_s > JUMP_S:
+                self._tell_jump("PAUSED", elapsed_s)
+            return
+        self._tell_jump("SLEPT_OR_SET_FORWARD" if jumped_s > 0 else "CLOCK_SET_BACK", jumped_s)
+        self._jumped_at = self._clock.monotonic()
+        self._asked_at = self._jumped_at - ASK_AGAIN_S
+
+    def _tell_jump(self, code: str, seconds: float) -> None:
+        logs.error_event("clock_jumped", code=code, seconds=round(seconds, 1))
+        logs.count("clock_jumped", code=code)
+
+    def _in_doubt(self) -> bool:
+        """After a jump nothing is done and nothing is called missed until the broker's clock confirms ours.
+
+        A broker that cannot be reached is believed in for a moment only, one that disagrees for as long as a scan may
+        be late: then everything is recorded by our clock, and no order passes, because each scan compares again.
+        """
+        if self._jumped_at is None:
+            return False
+        now = self._clock.monotonic()
+        if now - self._asked_at < ASK_AGAIN_S:
+            return True
+        self._asked_at = now
+        agrees = self._session.clock_agrees()
+        if agrees is False:
+            logs.count("clock_doubted")
+        if agrees or now - self._jumped_at >= (DOUBT_S if agrees is False else DOUBT_ALONE_S):
+            logs.event("clock_doubt_ended", code="CLOCK_CONFIRMED" if agrees else "CLOCK_NOT_CONFIRMED")
+            self._jumped_at = None
+            self._learn_hours()
+            return False
+        return True
 
     # ------------------------------------------------------------ missed
     def _miss_what_passed(self) -> None:
         """Every scan since the last one on record that is now too late: told with its reason, never silently gone."""
         now = self._clock.now()
-        for session in self._sessions_to_look_at(now):
+        if self._quiet is not None and self._quiet[0] <= now < self._quiet[1]:
+            return
+        sessions, long_gone = sessions_to_look_at(self._over.newest, now, self._schedule.calendar)
+        if long_gone:
+            self._miss_all(long_gone)
+        today = now.astimezone(NEW_YORK).date()
+        for session in sessions:
             for run_id in self._schedule.dropped(session):
                 if self._schedule.calendar.opens_at(session) <= now:
                     self._miss(run_id, "SKIPPED_HALF_DAY")
             for run in self._schedule.runs(session):
-                if run.id not in self._over and now - run.at > LATE:
+                if run.id not in self._over and now - run.at > self._catch_up:
                     self._miss(run.id, self._why(run))
+            closing = self._schedule.closing(session)
+            if session < today and closing.id not in self._over:
+                self._miss(closing.id, self._why(closing))
+        self._quiet = (now, self._next_miss(now, today))
 
-    def _sessions_to_look_at(self, now: datetime) -> list[date]:
+    def _next_miss(self, now: datetime, today: date) -> datetime:
+        """When the next thing could be missed: what is due today, a scan that is dropped at the open, the next day."""
         calendar = self._schedule.calendar
-        today = now.astimezone(NEW_YORK).date()
-        known = [date.fromisoformat(run_id[:10]) for run_id in self._over]
-        if not known:
-            return [today] if calendar.is_session(today) else []
-        first = max(max(known), calendar.offset(calendar.last_completed(now), -MOST_SESSIONS_BACK))
-        return calendar.sessions_between(first, today)
+        instants = [calendar.instant_at(today + timedelta(days=1), "00:00")]
+        if calendar.is_session(today):
+            instants += [run.at + self._catch_up + MOMENT for run in self._schedule.runs(today)]
+            instants += [calendar.opens_at(today)] if self._schedule.dropped(today) else []
+        return min(at for at in instants if at > now)
+
+    def _miss_all(self, sessions: list[date]) -> None:
+        """A long absence: everything before the sessions that are told one by one is one record."""
+        runs = sum(len(self._schedule.runs(session)) for session in sessions)
+        facts = {
+            "first": sessions[0].isoformat(), "last": sessions[-1].isoformat(), "sessions": len(sessions), "runs": runs,
+            "code": "NOT_RUNNING" if self._schedule.closes_at(sessions[-1]) < self._started_at else "OVERSLEPT",
+        }  # fmt: skip
+        self._schedule.journal.append("runs_missed", facts)
+        logs.error_event("runs_missed", **facts)
+        logs.count("runs_missed", runs, code=facts["code"])
 
     def _why(self, run: DueRun) -> str:
         if run.id in self._failed_once:
@@ -241,6 +303,7 @@ class Runner:
             return None
         self._bugs = 0
         self._outage_over()
+        self._learn_hours()
         if once:
             self._over.add(run.id)
             self._tell(report)

@@ -55,10 +55,18 @@ def parse_scan_times(text: str) -> tuple[str, ...]:
 
 
 def due_runs(
-    session: date, scan_times: Sequence[str], calendar: MarketCalendar, *, half_day_rule: str
+    session: date,
+    scan_times: Sequence[str],
+    calendar: MarketCalendar,
+    *,
+    half_day_rule: str,
+    closes_at: datetime | None = None,
 ) -> tuple[DueRun, ...]:
-    """The scans of one session in order; empty when none falls inside it."""
-    closes = calendar.closes_at(session)
+    """The scans of one session in order; empty when none falls inside it.
+
+    closes_at : what the broker's clock says of this session, which overrides the calendar (D22).
+    """
+    closes = closes_at or calendar.closes_at(session)
     labels = sorted(scan_times)
     kept = [(label, at) for label in labels if (at := calendar.instant_at(session, label)) < closes]
     moved = closes - HALF_DAY_LEAD
@@ -71,10 +79,16 @@ def due_runs(
 
 
 def dropped_runs(
-    session: date, scan_times: Sequence[str], calendar: MarketCalendar, *, half_day_rule: str
+    session: date,
+    scan_times: Sequence[str],
+    calendar: MarketCalendar,
+    *,
+    half_day_rule: str,
+    closes_at: datetime | None = None,
 ) -> tuple[str, ...]:
     """Ids of the scans that a half day leaves no room for: they are recorded as skipped, not forgotten."""
-    kept = {run.label for run in due_runs(session, scan_times, calendar, half_day_rule=half_day_rule)}
+    runs = due_runs(session, scan_times, calendar, half_day_rule=half_day_rule, closes_at=closes_at)
+    kept = {run.label for run in runs}
     return tuple(f"{session.isoformat()}T{label}" for label in sorted(scan_times) if label not in kept)
 
 

@@ -20,7 +20,6 @@ from core.domain import (
     BrokerClock,
     ExitReason,
     OrderIntent,
-    OrderKind,
     Purpose,
     Quote,
     Side,
@@ -34,13 +33,14 @@ from core.errors import BrokerDown, BrokerError
 from core.market_calendar import MarketCalendar
 from core.ports import ActionFeed, QuoteSource
 from execution.breaks import ACTION_LOCK, UNEXPLAINED_LOCK, Break
-from execution.clamp import entry_limit
 from execution.corporate_actions import CHANGED, PENDING, ActionCheck
 from execution.desk import Desk, Halted, NotSent, Outcome, Rejected, Unknown, whole_shares
+from execution.entry import ENTERED, Declined, Sizer, entry_intent, not_eligible, priced_entry
 from execution.evidence import look
 from execution.ledger import Ledger, LedgerOrder, Trade, new_york_day
 from execution.protection import Left, leave, repair
 from execution.reconcile import record_breaks
+from execution.recorded import Noted, gate_facts, leave_facts, quote_facts
 from execution.scheduler import DueRun
 from risk.gate import Book, Refused
 
@@ -87,10 +87,6 @@ class Planner(Protocol):
         ...
 
 
-Sizer = Callable[[Decimal, Decimal, Decimal, Decimal], "tuple[int, str | None]"]
-"""(limit price, stop, USD room, scale) -> (whole shares, reason code when 0)."""
-
-
 @dataclass
 class RunReport:
     """What one scan did; `to_json` is the seam of docs/interfaces.md."""
@@ -115,14 +111,17 @@ class TradingSession:
         self, *, desk: Desk, quotes: QuoteSource, planner: Planner, sizer: Sizer, settings: Settings,
         calendar: MarketCalendar, write_views: Callable[[Ledger, date], None],
         stopping: Callable[[], bool] = lambda: False, actions: ActionFeed | None = None,
+        noted: Noted = lambda kind, facts: None,
     ) -> None:  # fmt: skip
         self.desk, self._quotes, self._planner, self._sizer = desk, quotes, planner, sizer
         self._settings, self._calendar, self._write_views = settings, calendar, write_views
+        self._noted = noted  # what one order was decided on, for those who work the day out again
         self._stopping = stopping  # asked before each entry: the operator wants to end
         self._feed = actions
         special = settings.execution.special_dividend_pct
         self._actions = None if actions is None else ActionCheck(desk, actions, calendar, special_fraction=special)
         self._told: frozenset[Break] = frozenset()  # breaks that the journal has, as they are
+        self.hours: BrokerClock | None = None  # what the broker's clock said when it was last asked
 
     # ------------------------------------------------------------ one scan
     def run(self, run: DueRun) -> RunReport:
@@ -224,7 +223,7 @@ class TradingSession:
 
     def _broker_clock(self) -> BrokerClock:
         """The broker's clock must agree with ours: an order decided at another time is another order (B46)."""
-        clock = self.desk.broker.clock()
+        clock = self.hours = self.desk.broker.clock()
         skew = abs((clock.now - self.desk.clock.now()).total_seconds())
         limit = float(self._settings.execution.clock_skew_max_s)
         if skew > SKEW_WARN_S:
@@ -236,6 +235,14 @@ class TradingSession:
                 code="CLOCK_DISAGREES", advice="correct this machine's clock, or the instant given with --as-of",
             )  # fmt: skip
         return clock
+
+    def clock_agrees(self) -> bool | None:
+        """Whether our clock is the broker's, within the limit; None when the broker cannot be asked."""
+        try:
+            self._broker_clock()
+        except BrokerError as error:
+            return False if error.code == "CLOCK_DISAGREES" else None
+        return True
 
     def _book(self, plan: Plan, clock: BrokerClock, *, entries: bool) -> Book:
         broker, account, held = self.desk.broker, self.desk.broker.account(), self.desk.broker.positions()
@@ -305,6 +312,7 @@ class TradingSession:
     def _leave(self, report: RunReport, trade: Trade, quote: Quote | None, why: ExitReason, base: Book) -> None:
         """One exit. A broker that fails in the middle is told; protection is put back before entries."""
         execution = self._settings.execution
+        self._noted("leave", leave_facts(trade, quote, why, self.desk.ledger().last_seq))
         try:
             left = leave(
                 self.desk, trade.decision_id, quote, why, base, offset_bps=execution.exit_offset_bps,
@@ -389,40 +397,26 @@ class TradingSession:
 
     def _eligible(self, report: RunReport, entry: Entry) -> bool:
         """A signal is acted on once, and ignored while its strategy held the symbol at the signal's close."""
-        signal, ledger = entry.signal, self.desk.ledger()
-        if signal.decision_id in ledger.trades:
-            return False  # filled at an earlier scan: nothing to tell again
-        if ledger.next_attempt(signal.decision_id, Side.BUY, Purpose.ENTRY) > self._settings.execution.max_attempts:
-            return self._refuse(report, signal, "ATTEMPTS_SPENT", str(self._settings.execution.max_attempts))
-        closed = self._calendar.closes_at(signal.session)
-        for trade in ledger.recent_trades():
-            held = trade.symbol == signal.symbol and trade.strategy == signal.strategy and trade.opened_at <= closed
-            if held and (trade.is_open or max(f.at for f in trade.exits) > closed):
-                return self._refuse(report, signal, "HELD_AT_SIGNAL", trade.decision_id)
-        return True
+        signal, most = entry.signal, self._settings.execution.max_attempts
+        no = not_eligible(signal, self.desk.ledger(), most, self._calendar.closes_at(signal.session))
+        if no is None:
+            return True
+        return False if no.code == ENTERED else self._refuse(report, signal, no.code, no.detail)
 
     def _enter(self, report: RunReport, entry: Entry, quote: Quote | None, base: Book) -> None:
         signal, execution = entry.signal, self._settings.execution
-        if quote is None:
-            self._refuse(report, signal, "QUOTE_ABSENT", "no quote")
-            return
+        ledger, now = self.desk.ledger(), self.desk.clock.now()
+        self._noted("quote", quote_facts(signal, entry.scale, quote, ledger.last_seq))
+        room = self.desk.limits.daily_budget_usd - ledger.spent_usd(new_york_day(now))
         ticks = self.desk.limits.ticks
-        price = entry_limit(quote, execution.entry_offset_bps, execution.max_clamp_bps, ticks, base.now.date())
-        if isinstance(price, Breach):
-            self._refuse(report, signal, price.code, f"{price.observed} against {price.limit}")
+        found = priced_entry(signal, entry.scale, quote, room, execution, ticks, base.now.date(), self._sizer)
+        if isinstance(found, Declined):
+            self._refuse(report, signal, found.code, found.detail, found.price)
             return
-        stop = Decimal(repr(signal.stop))
-        if quote.ask is None or quote.ask <= stop:
-            self._refuse(report, signal, "OPEN_BELOW_STOP", f"ask {quote.ask} stop {stop}")
-            return
-        ledger = self.desk.ledger()
-        room = self.desk.limits.daily_budget_usd - ledger.spent_usd(new_york_day(self.desk.clock.now()))
-        quantity, code = self._sizer(price, stop, room, entry.scale)
-        if quantity < 1:
-            self._refuse(report, signal, code or "ZERO_SHARES", f"limit {price} room {room}", price)
-            return
-        intent = self._intent(signal, quantity, price, stop, ledger)
+        assert quote is not None, "without a quote it was declined"
+        intent = entry_intent(signal, found, ledger, now, self._tif())
         book = self._for_entry(base, signal.symbol, quote)
+        self._noted("gate", gate_facts(intent, book, ledger.last_seq))
         outcome, _ = self.desk.execute(intent, book, wait_s=float(execution.reconcile_poll_s))
         report.intents.append(_intent_row(outcome))
 
@@ -441,15 +435,6 @@ class TradingSession:
         return replace(
             base, quote=quote, tradable=tradable, open_orders=broker.open_orders(),
             positions=whole_shares(broker.positions()),
-        )  # fmt: skip
-
-    def _intent(self, signal: Signal, quantity: int, price: Decimal, stop: Decimal, ledger: Ledger) -> OrderIntent:
-        return OrderIntent(
-            decision_id=signal.decision_id, symbol=signal.symbol, side=Side.BUY, quantity=quantity,
-            purpose=Purpose.ENTRY, kind=OrderKind.LIMIT, tif=self._tif(), decided_at=self.desk.clock.now(),
-            strategy=signal.strategy, signal_session=signal.session,
-            attempt=ledger.next_attempt(signal.decision_id, Side.BUY, Purpose.ENTRY), limit_price=price,
-            stop_price=stop, target_r=signal.target_r, time_stop_bars=signal.time_stop_bars, reason="signal",
         )  # fmt: skip
 
     def _refuse(self, report: RunReport, signal: Signal, code: str, detail: str, price: Decimal | None = None) -> bool:
@@ -479,6 +464,7 @@ class TradingSession:
             "run": report.run.id, "code": report.code, "intents": len(report.intents), "breaks": len(report.breaks),
             "snapshot_sha256": (report.scan or {}).get("snapshot_sha256"),
             "data_source": (report.scan or {}).get("data_source"),
+            "equity_usd": None if report.equity is None else str(report.equity),
         })  # fmt: skip
         logs.event(
             "scan_run", run=report.run.id, code=report.code, intents=len(report.intents), breaks=len(report.breaks)

@@ -19,6 +19,7 @@ from typing import Final
 
 from core import logs
 from core.clock import Clock
+from core.documents import refuse_newer
 from core.errors import KobeError, StateCorrupt, TradingHalted
 from core.files import write_atomic
 
@@ -103,6 +104,7 @@ def read_starts(path: Path) -> Starts:
     """Nothing when there is no file. Raises StateCorrupt when it is damaged: an unknown past is no clean one."""
     try:
         document = json.loads(path.read_bytes())
+        refuse_newer(path.name, document, SCHEMA_VERSION)
         if document["schema_version"] != SCHEMA_VERSION:
             raise ValueError(f"schema version {document['schema_version']}")
         rows = tuple(Start(str(row["at"]), row["end"]) for row in document["starts"])

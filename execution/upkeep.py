@@ -1,4 +1,5 @@
 """What a running runner checks of itself, once a minute: is the disk still what it was started from, does it leak?
+Log files that are due begin anew at the same moment.
 
 Nothing here stops trading: the running settings stay in force. It tells, once per finding, so that a person restarts.
 """
@@ -33,6 +34,7 @@ class Upkeep:
         self._due = self._clock.monotonic() + EVERY_S
         self._changes()
         self._leaks()
+        logs.rotate()
 
     def _changes(self) -> None:
         for changed in self._watch.news():

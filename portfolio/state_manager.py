@@ -12,32 +12,17 @@ it is first rewritten. Money and quantities are text, so that nothing is lost in
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from datetime import UTC
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any
 
 from core.clock import Clock, SystemClock
+from core.documents import Document, Schema, read, write
 from core.domain import Position
-from core.errors import StateCorrupt
-from core.files import locked, write_atomic
+from core.files import locked
 from core.paths import Home, home
-
-Document = dict[str, Any]
-Upgrade = Callable[[Document], Document]
-
-
-@dataclass(frozen=True, slots=True)
-class Schema:
-    """One document: its version, what absent reads as, its check, and how older versions are read."""
-
-    version: int
-    empty: Callable[[], Document]
-    check: Callable[[Document], None]  # raises ValueError saying what is wrong
-    upgrades: Mapping[int, Upgrade]  # from this version to the next
 
 
 def _is_decimal(value: object) -> bool:
@@ -100,14 +85,7 @@ class StateManager:
 
     def read(self, name: str) -> Document:
         """The whole document; needs no lock, since a reader sees the old file or the new one."""
-        path = self.path(name)
-        try:
-            content = path.read_bytes()
-        except FileNotFoundError:
-            return DOCUMENTS[name].empty()
-        except OSError as error:
-            raise StateCorrupt(f"{path.name} cannot be read: {error.strerror}") from error
-        return _parsed(path, content, DOCUMENTS[name])
+        return read(self.path(name), DOCUMENTS[name])
 
     def update(self, name: str, change: Callable[[Document], Document]) -> Document:
         """Apply a pure change under the lock. A crash anywhere leaves the old document or the new one.
@@ -117,11 +95,7 @@ class StateManager:
         """
         path, schema = self.path(name), DOCUMENTS[name]
         with locked(path, timeout_s=self._lock_timeout_s):
-            after = {**change(self.read(name)), "schema_version": schema.version}
-            schema.check(after)
-            _keep_older(path, schema.version)
-            write_atomic(path, json.dumps(after, indent=1, sort_keys=True).encode() + b"\n")
-            return after
+            return write(path, change(self.read(name)), schema)
 
     def get_positions(self) -> dict[str, Document]:
         """{SYMBOL: {quantity, average_price, trades}}; a view, the broker is the truth."""
@@ -156,42 +130,6 @@ def _position(value: Position | Mapping[str, Any], before: Mapping[str, Any]) ->
 def _text(value: object) -> str:
     """Decimal text of a number however it was given; a float by its shortest digits."""
     return value if isinstance(value, str) else str(value)
-
-
-def _keep_older(path: Path, version: int) -> None:
-    """Before the first rewrite of an older document: a copy of it, made once, so that a migration can be undone."""
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError:
-        return
-    written = int(json.loads(content)["schema_version"])  # it was read a moment ago, under the same lock
-    kept = path.with_name(f"{path.stem}.v{written}.json")
-    if written < version and not kept.exists():
-        write_atomic(kept, content)
-
-
-def _parsed(path: Path, content: bytes, schema: Schema) -> Document:
-    try:
-        document = json.loads(content.decode("utf-8"))
-    except ValueError as error:
-        raise StateCorrupt(f"{path.name} is damaged: {error}") from error
-    version = document.get("schema_version") if isinstance(document, dict) else None
-    if type(version) is not int or version < 1:
-        raise StateCorrupt(f"{path.name} is damaged: no schema_version")
-    if version > schema.version:
-        raise StateCorrupt(
-            f"{path.name} has schema version {version}; this program knows {schema.version}",
-            code="STATE_NEWER",
-            advice="run the newer version of the program that wrote it",
-        )
-    try:
-        while version < schema.version:
-            document = {**schema.upgrades[version](document), "schema_version": version + 1}
-            version += 1
-        schema.check(document)
-    except (ValueError, KeyError, TypeError) as error:
-        raise StateCorrupt(f"{path.name} is damaged: {error}") from error
-    return dict(document)
 
 
 def get_state_manager() -> StateManager:

@@ -33,13 +33,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     context = wiring.open_context(args, mode=wiring.chosen_mode(args.mode))
     wiring.resume_replayed_account(context)
+    if not args.json:
+        cli.out(wiring.describe(context, data_source="none", simulated=False))
     with wiring.closing(context), operator_action(trading.operator_lock(context), context.clock, "cancel_all"):
         desk, damage = trading.open_emergency_desk(context)
         result = cancel_all(desk.broker, desk.journal, context.clock, desk=desk)
     if args.json:
         cli.print_json({"cancelled": result.cancelled, "failed": dict(result.failed), "remaining": result.remaining})
     else:
-        cli.out(wiring.describe(context, data_source="none", simulated=False))
         cli.out(f"cancelled {len(result.cancelled)}, still open {len(result.remaining)}")
         for order_id, why in sorted(result.failed.items()):
             cli.out(f"  {order_id}: {why}")

@@ -45,6 +45,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     context = wiring.open_context(args, mode=wiring.chosen_mode(args.mode))
     wiring.resume_replayed_account(context)
+    if not args.json:
+        cli.out(wiring.describe(context, data_source="none", simulated=False))
+        for note in context.notes:
+            cli.out(note)
     with wiring.closing(context):
         desk = trading.open_desk(context)
         desk.journal.repair()
@@ -59,9 +63,6 @@ def main(argv: Sequence[str] | None = None) -> int:
             "failed": dict(result.failed),
         })  # fmt: skip
     else:
-        cli.out(wiring.describe(context, data_source="none", simulated=False))
-        for note in context.notes:
-            cli.out(note)
         cli.out(render(result, cancelling=args.cancel))
     return Exit.NO if result.remaining else Exit.OK
 

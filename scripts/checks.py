@@ -1,180 +1,227 @@
-"""The checks of preflight. Each is a function over what was read; one that raises has failed, and the others go on.
+"""The checks of preflight: what each asks, and what a failure forbids. Each decides in a pure function of
+scripts/check_values.py or scripts/ground.py; one that raises has failed, and the others go on.
 
-A new check is one line in CHECKS. Two questions are kept apart by what a Finding carries: a `problem` says that trading
-may not begin, a `warning` is told and forbids nothing.
+A new check is one line in CHECKS. Two answers are kept apart. *May open*: no check has a problem. *May carry on*: none
+that forbids everything has; the others forbid entries, and are asked again by every scan, so exits never wait for them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
 
-from core import host, logs
-from core.errors import BrokerDown, ConfigError, KobeError, OutcomeUnknown, StateCorrupt, TradingHalted
+from core import logs
+from core.errors import Exit, KobeError, TradingHalted
+from scripts import check_look as look_at
+from scripts import check_values as values
 from scripts import ground, trading
+from scripts.check_look import Look
 from scripts.trading import Finding
 
 if TYPE_CHECKING:
-    from datetime import datetime
-
-    from core.domain import Account
-    from core.ports import Broker
-    from execution.breaks import Break
     from execution.desk import Desk
-    from execution.ledger import Ledger, LedgerOrder
     from execution.resume import HaltTeller
     from scripts.wiring import Context
 
 SWITCH = "kill_switch"
-_RECONCILE = "python scripts/reconcile_alpaca.py"
 
 
-@dataclass
-class Look:
-    """What the checks look at: read when first asked for, and once. What could not be read fails each that needs it."""
+class Group(StrEnum):
+    """What a flag of preflight.py selects."""
 
-    context: Context
-    allow_dirty: bool = False
-    desk: Desk | None = None
-    _broker_error: KobeError | None = field(default=None, init=False)
+    CONFIG = "config"
+    MACHINE = "machine"
+    STATE = "state"
+    ACCOUNT = "account"
+    APIS = "apis"
+    DATA = "data"
+    COGNITIVE = "cognitive"
+    LIVE = "live"
 
-    @cached_property
-    def _desk(self) -> Desk:
-        return self.desk or trading.open_reading_desk(self.context)
 
-    @property
-    def ledger(self) -> Ledger:
-        return self._desk.ledger()
+class Forbids(StrEnum):
+    EVERYTHING = "everything"
+    ENTRIES = "entries"
 
-    @property
-    def broker(self) -> Broker:
-        """One that has answered: a broker that is down is waited for once, not at every check."""
-        _ = self.account
-        return self._desk.broker
 
-    @property
-    def account(self) -> Account:
-        if self._broker_error is not None:
-            raise self._broker_error
+# ---------------------------------------------------------------- the list
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One question: its name, the flag that selects it, what a failure forbids, and how it is looked up."""
+
+    name: str
+    group: Group
+    asks: str  # for docs/preflight.md
+    look: Callable[[Look], Finding]
+    forbids: Forbids = Forbids.EVERYTHING
+
+
+def _checks(group: Group, *rows: tuple[Any, ...]) -> tuple[Check, ...]:
+    return tuple(Check(row[0], group, row[1], row[2], *row[3:]) for row in rows)
+
+
+_ENTRIES = Forbids.ENTRIES
+CHECKS: tuple[Check, ...] = (
+    *_checks(
+        Group.STATE,
+        ("state_folder", "a file can be written, flushed, renamed and removed", look_at.state_folder),  # makes it
+        (SWITCH, "state/KILL_SWITCH is absent", lambda look: trading.switch_finding(look.context)),
+        ("journal", "every record, hash and number of the journal", lambda look: trading.journal_finding(look.context)),
+        ("journal_anchor", "the journal holds what was noted of it in logs/", look_at.journal_anchor),
+        ("documents", "positions, budget and universe documents can be read", look_at.documents),
+        ("unsettled", "no order may be live without our knowing",
+         lambda look: values.nothing_unsettled(look.ledger.unsettled())),
+        ("in_step", "journal and broker agree on positions and orders", look_at.in_step),
+        ("orphans", "no open order without its trade", look_at.orphans),
+        ("locked", "symbols that a break or an unknown order locks",
+         lambda look: values.locked_symbols(dict(look.ledger.locked))),
+        ("written_aside", "records that an emergency command could not put into the journal", look_at.written_aside),
+        ("runs_missed", "scans missed since the last passed preflight", look_at.runs_missed),
+    ),
+    *_checks(
+        Group.ACCOUNT,
+        ("keys", "the broker's keys are there, in live mode", look_at.keys),
+        ("account", "the account is active and not blocked", lambda look: trading.account_finding(look.account)),
+        ("keys_of_mode", "keys, address and account are of the mode asked for", look_at.keys_of_mode),
+        ("pinned_account", "the account is the one of this journal", look_at.pinned_account),
+        ("clock", "our clock is the broker's, within execution.clock_skew_max_s", look_at.clock),
+        ("ioc", "the account takes IOC orders", look_at.ioc),
+        ("cash", "cash for at least one order", look_at.cash),
+        ("market_hours", "the broker's hours are the calendar's", look_at.market_hours),
+        ("schedule", "what is due in the session under way or next; half days", look_at.schedule),
+    ),
+    *_checks(
+        Group.CONFIG,
+        ("settings", "config/base.yaml is valid; what differs from the defaults", look_at.settings),
+        ("frozen_params", "the frozen strategy parameters are the agreed ones", look_at.frozen_params),
+        ("limits", "which limit binds first", lambda look: values.binding_limit(look.context.settings)),
+        ("pin", "settings, parameters, universe and code are the pinned ones",
+         lambda look: ground.pin(look.context, allow_dirty=look.allow_dirty)),
+        ("packages", "Python and packages are the locked ones", lambda look: ground.packages(look.context)),
+    ),
+    *_checks(
+        Group.MACHINE,
+        ("logs", "the log folder can be written", lambda look: ground.log_folder(look.context)),
+        ("local_disk", "the state folder is on no network or sync folder",
+         lambda look: ground.local_disk(look.context)),
+        ("lock", "a lock in the state folder keeps a second holder out", look_at.lock),
+        ("disk_space", "room on the disk of the state folder", look_at.disk_space),
+        ("path_length", "no path is too long for Windows", lambda look: ground.path_length(look.context.home.root)),
+        ("time", "New York's time and this machine's zone", lambda look: ground.zone(look.context)),
+        ("calendar", "sessions are known for the next 60 days", lambda look: ground.calendar_horizon(look.context)),
+        ("starts", "the runner did not crash again and again", look_at.starts),
+    ),
+    *_checks(
+        Group.APIS,
+        ("vendors", "a vendor of daily bars answers", look_at.vendors, _ENTRIES),
+        ("quotes", "the broker's market data answers", look_at.quotes, _ENTRIES),
+        ("anthropic", "the key of the language model (optional)", look_at.anthropic, _ENTRIES),
+    ),
+    *_checks(
+        Group.DATA,
+        ("universe", "the universe file is whole", lambda look: values.universe_read(look.universe), _ENTRIES),
+        ("universe_age", "how old it is", look_at.universe_age, _ENTRIES),
+        ("universe_change", "which names came and went since it was last used", look_at.universe_change, _ENTRIES),
+        ("bars", "the last completed session is there, final, for enough names", look_at.bars, _ENTRIES),
+        ("one_share", "how many names one order cannot buy", look_at.one_share, _ENTRIES),
+        ("vix", "the VIX and what it does to sizes", look_at.vix, _ENTRIES),
+        ("earnings", "announcement dates are known", look_at.earnings, _ENTRIES),
+        ("vendor_record", "how often each vendor answered so far", look_at.vendor_record, _ENTRIES),
+    ),
+    *_checks(
+        Group.COGNITIVE,
+        ("episodic_memory", "what it remembers is within bounds and whole",
+         look_at.helper("episodic_memory", "cognitive.episodic_memory", "nothing is remembered")),
+        ("self_model", "its calibration is within bounds",
+         look_at.helper("self_model", "cognitive.self_model", "no confidence is shrunk")),
+        ("reflection", "its learnings are not overfitted",
+         look_at.helper("reflection", "cognitive.reflection", "nothing is learned")),
+        ("ensemble", "models are there and match their manifest", look_at.ensemble),
+        ("breakers", "no circuit breaker is open; the loss streak", look_at.breakers),
+        ("llm_budget", "the language model has budget left", look_at.llm_budget),
+    ),
+    *_checks(
+        Group.LIVE,
+        ("watchdog", "a watchdog will watch the runner",
+         lambda look: values.watchdog_on(look.context.settings.watchdog.enabled)),
+        ("preflight_required", "preflight is required by the settings",
+         lambda look: values.preflight_required(look.context.settings.cognitive.preflight.required)),
+        ("ladder", "this home has climbed to a live rung", look_at.ladder),
+        ("alerts", "no critical alert stands that nobody has acknowledged", look_at.alerts),
+    ),
+)  # fmt: skip
+BY_NAME: Mapping[str, Check] = {check.name: check for check in CHECKS}
+_OF_A_RESUME = (
+    "state_folder", SWITCH, "journal", "account", "keys_of_mode", "pinned_account", "clock", "unsettled", "in_step",
+)  # fmt: skip
+OF_A_RESUME: tuple[Check, ...] = tuple(BY_NAME[name] for name in _OF_A_RESUME)
+"""What a start after a halt asks by itself, orders settled first."""
+
+
+def of_groups(*groups: Group) -> tuple[Check, ...]:
+    return tuple(check for check in CHECKS if check.group in groups)
+
+
+def run_each(look: Look, checks: Sequence[Check]) -> Iterator[Finding]:
+    """One after the other, as they are made. A check that raises is a failed check."""
+    for check in checks:
         try:
-            return self._account
+            yield check.look(look)
         except KobeError as error:
-            self._broker_error = error
-            raise
-
-    @cached_property
-    def _account(self) -> Account:
-        return self._desk.broker.account()
-
-
-# ---------------------------------------------------------------- the checks
-def state_folder(look: Look) -> Finding:
-    trouble = host.unwritable(look.context.home.state)
-    if trouble is None:
-        return Finding("state_folder", "written, flushed to the disk, renamed and removed a file")
-    error = ConfigError(trouble, code="HOME_UNWRITABLE", advice="free the disk or set KOBE_HOME to another folder")
-    return Finding("state_folder", trouble, error)
-
-
-def pinned_account(account: Account, bound: dict[str, str] | None, mode: str) -> Finding:
-    """The account this journal belongs to, and no other."""
-    if bound is None:
-        return Finding("pinned_account", f"none yet; the first run binds the one ending in {account.number[-4:]}")
-    if (bound["id"], bound["mode"]) == (account.id, mode):
-        return Finding("pinned_account", f"the {mode} account ending in {account.number[-4:]}")
-    words = (
-        f"this journal belongs to the {bound['mode']} account ending in {bound['number'][-4:]}, "
-        f"these keys to the {mode} account ending in {account.number[-4:]}"
-    )
-    advice = "set KOBE_HOME to that account's folder, or use its keys"
-    return Finding("pinned_account", words, ConfigError(words, code="ACCOUNT_MISMATCH", advice=advice))
-
-
-def clock_skew(theirs: datetime, ours: datetime, limit_s: float) -> Finding:
-    """The limit itself passes."""
-    skew_s = abs((theirs - ours).total_seconds())
-    words = f"{skew_s:.1f} s from the broker's (limit {limit_s:g} s)"
-    if skew_s <= limit_s:
-        return Finding("clock", words)
-    error = BrokerDown(f"the clock is {words}", code="CLOCK_DISAGREES", advice="correct this machine's clock")
-    return Finding("clock", words, error)
-
-
-def nothing_unsettled(orders: Sequence[LedgerOrder]) -> Finding:
-    if not orders:
-        return Finding("unsettled", "every order has an end, or rests at the broker")
-    words = f"{len(orders)} may be live: {', '.join(o.client_order_id for o in orders[:3])}"
-    return Finding("unsettled", words, OutcomeUnknown(words, advice=f"{_RECONCILE}, or start the runner: it settles"))
-
-
-def in_step(breaks: Sequence[Break]) -> Finding:
-    """A break that locks its symbol is a problem; what trading mends by itself is a warning."""
-    locking = [b for b in breaks if b.lock_code is not None]
-    told = ", ".join(f"{b.symbol} {b.kind} {b.cause}" for b in (locking or breaks)[:3])
-    if locking:
-        words = f"{len(locking)} breaks: {told}"
-        return Finding("in_step", words, StateCorrupt(words, code="BREAKS", advice=locking[0].proposal or _RECONCILE))
-    if breaks:
-        return Finding("in_step", f"the runner mends: {told}", warning="BREAKS_TOLD")
-    return Finding("in_step", "journal and broker agree")
-
-
-def _in_step(look: Look) -> Finding:
-    from execution.reconcile import find_breaks
-
-    broker = look.broker
-    return in_step(find_breaks(look.ledger, broker.positions(), broker.open_orders(), account=look.account))
-
-
-def _clock(look: Look) -> Finding:
-    limit_s = float(look.context.settings.execution.clock_skew_max_s)
-    theirs = look.broker.clock().now
-    return clock_skew(theirs, look.context.clock.now(), limit_s)
-
-
-def _pinned(look: Look) -> Finding:
-    trading.refuse_other_kind(look.context, look.account.number)
-    bound = look.ledger.account
-    return pinned_account(look.account, None if bound is None else dict(bound), look.context.mode.value)
-
-
-Check = Callable[[Look], "Finding | list[Finding]"]
-
-OF_A_RESUME: tuple[tuple[str, Check], ...] = (
-    ("state_folder", state_folder),  # first: it makes the folder of a new home, without which nobody can look
-    (SWITCH, lambda look: trading.switch_finding(look.context)),
-    ("journal", lambda look: trading.journal_finding(look.context)),
-    ("account", lambda look: trading.account_finding(look.account)),
-    ("pinned_account", _pinned),
-    ("clock", _clock),
-    ("unsettled", lambda look: nothing_unsettled(look.ledger.unsettled())),
-    ("in_step", _in_step),
-)
-CHECKS: tuple[tuple[str, Check], ...] = (
-    *OF_A_RESUME,
-    ("ground", lambda look: ground.checks(look.context, allow_dirty=look.allow_dirty)),
-)
-
-
-def run(look: Look, checks: Sequence[tuple[str, Check]] = CHECKS) -> list[Finding]:
-    """All of them, in order. A check that raises is a failed check."""
-    found: list[Finding] = []
-    for name, check in checks:
-        try:
-            answer = check(look)
-        except KobeError as error:
-            answer = Finding(name, str(error), error)
+            yield Finding(check.name, str(error), error)
         except Exception as error:  # noqa: BLE001 - the check boundary: one that breaks must not hide the others
-            logs.error_event("check_crashed", check=name, code="BUG", detail=repr(error))
-            answer = Finding(name, f"the check itself failed: {error!r}", KobeError(repr(error), code="BUG"))
-        found += answer if isinstance(answer, list) else [answer]
-    return found
+            logs.error_event("check_crashed", check=check.name, code="BUG", detail=repr(error))
+            yield Finding(check.name, f"the check itself failed: {error!r}", KobeError(repr(error), code="BUG"))
 
 
-# ---------------------------------------------------------------- a pass
-def record_pass(context: Context, by: str, names: Sequence[str]) -> Finding:
+def run(look: Look, checks: Sequence[Check] = CHECKS) -> list[Finding]:
+    return list(run_each(look, checks))
+
+
+def of_the_mind(context: Context) -> list[Finding]:
+    """What the runner asks at its start of memories, models and breakers, unless the settings say that nobody must.
+
+    A loss streak is told and lets it start: what is held needs its exits and stops. A person's preflight fails on it.
+    """
+    if context.settings.cognitive.preflight.required:
+        return [_told_only(f) for f in run(Look(context), of_groups(Group.COGNITIVE))]
+    logs.event("preflight_not_required", code="PREFLIGHT_NOT_REQUIRED")
+    return []
+
+
+def _told_only(finding: Finding) -> Finding:
+    if finding.problem is None or finding.problem.code != values.LOSS_STREAK:
+        return finding
+    logs.error_event("loss_streak_told", code=values.LOSS_STREAK, detail=finding.found)
+    logs.count("loss_streaks_told")
+    return Finding(finding.name, finding.found, warning=values.LOSS_STREAK)
+
+
+# ---------------------------------------------------------------- the answers
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the findings say together. `code`: the one exit code."""
+
+    may_open: bool
+    may_carry_on: bool
+    halted: bool
+    code: Exit
+
+
+def answer(found: Sequence[Finding], *, expect_halt: bool) -> Answer:
+    """While halted, --all answers what would be without the switch; nothing else is forgiven."""
+    problems = [f.name for f in found if f.problem is not None]
+    halted = SWITCH in problems
+    others = [name for name in problems if name != SWITCH]
+    stops = [n for n in problems if n not in BY_NAME or BY_NAME[n].forbids is Forbids.EVERYTHING]
+    if halted and expect_halt and not others:
+        return Answer(False, False, halted, Exit.WOULD_PASS)
+    return Answer(not problems, not stops, halted, Exit.NO if problems else Exit.OK)
+
+
+def record_pass(context: Context, by: str, names: Sequence[str], **facts: Any) -> Finding:
     """Write that everything passed with the switch absent, and look once more: a halt that came meanwhile voids it."""
     from risk.kill_switch import KillSwitch
     from scripts import wiring
@@ -182,7 +229,8 @@ def record_pass(context: Context, by: str, names: Sequence[str]) -> Finding:
     journal, switch = wiring.open_journal(context), KillSwitch(context.home.kill_switch)
     if (before := switch.found()) is not None:
         return Finding("recorded", before, TradingHalted(before))
-    made = journal.append("preflight_passed", {"by": by, "mode": context.mode.value, "checks": list(names)})
+    body = {"by": by, "mode": context.mode.value, "checks": list(names), **facts}
+    made = journal.append("preflight_passed", body)
     if (since := switch.found()) is not None:
         journal.append("preflight_voided", {"pass": made.seq, "why": since})
         return Finding("recorded", since, TradingHalted(f"{since}: it came while the checks were made"))

@@ -41,10 +41,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     context = wiring.open_context(args, mode=wiring.chosen_mode(args.mode))
     wiring.resume_replayed_account(context)
+    if not args.json:
+        cli.out(wiring.describe(context, data_source="none", simulated=False))
     with wiring.closing(context):
         desk, damage = trading.open_emergency_desk(context)
-        if not args.json:
-            cli.out(wiring.describe(context, data_source="none", simulated=False))
         if not args.confirm:
             held = desk.broker.positions()
             if not args.json:

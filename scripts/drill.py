@@ -72,6 +72,7 @@ def _seeds(args: argparse.Namespace) -> int:
     effects, clock = 0, SystemClock()
     started = clock.monotonic()
     with cli.progress(enabled=not args.json) as tick:
+        tick(f"{len(seeds)} days on {workers} processes")
         for number, result in enumerate(run_seeds(DrillPorts, seeds, families, workers=workers, tell=args.story), 1):
             effects += result.effects
             tick(_progress(number, len(seeds), len(bad), clock.monotonic() - started))

@@ -22,9 +22,9 @@ from scripts import checks, trading, wiring
 
 if TYPE_CHECKING:
     from execution.desk import Desk
+    from execution.entry import Sizer
     from execution.ledger import Ledger
     from execution.reconcile import Break
-    from execution.session import Sizer
 
 _KEYS = Keys(alpaca_id="drill", alpaca_secret="drill")
 

@@ -19,7 +19,8 @@ from core.domain import Mode
 from core.errors import ConfigError, KobeError, StateCorrupt
 from core.market_calendar import NEW_YORK
 from core.paths import REPO_ROOT
-from execution.noted import NOTE_FILE, behind, note, read_note
+from core.restore import agreed, pending, refuse_unfinished
+from execution.noted import NOTE_FILE, Behind, behind, note, read_note
 from scripts.trading import Finding
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ WINDOWS_PATH_MAX = 259
 
 
 def open_home(context: Context) -> None:
-    """Before anything is locked or opened: the state folder can be written, or nothing starts (P24)."""
+    """Before anything is locked or opened: the state folder can be written and is whole, or nothing starts (P24)."""
     trouble = host.unwritable(context.home.state)
     if trouble is not None:
         raise ConfigError(
@@ -48,13 +49,14 @@ def open_home(context: Context) -> None:
             code="HOME_UNWRITABLE",
             advice="set KOBE_HOME to a folder that can be written, or free the disk",
         )
+    refuse_unfinished(context.home)
 
 
 def checks(context: Context, *, allow_dirty: bool) -> list[Finding]:
     """All of them, whatever the others found; the warnings are told here."""
     found = [
-        _logs(context), _local(context), path_length(context.home.root), _zone(context), _calendar(context),
-        _packages(context), _pin(context, allow_dirty=allow_dirty),
+        log_folder(context), local_disk(context), path_length(context.home.root), zone(context),
+        calendar_horizon(context), packages(context), pin(context, allow_dirty=allow_dirty),
     ]  # fmt: skip
     for finding in found:
         if finding.warning:
@@ -70,7 +72,7 @@ def _unsafe(context: Context, name: str, words: str, code: str, advice: str) -> 
     return Finding(name, words, warning=code)
 
 
-def _logs(context: Context) -> Finding:
+def log_folder(context: Context) -> Finding:
     trouble = host.unwritable(context.home.logs)
     if trouble is None:
         return Finding("logs", str(context.home.logs))
@@ -78,7 +80,7 @@ def _logs(context: Context) -> Finding:
     return _unsafe(context, "logs", words, "LOGS_UNWRITABLE", "make the folder writable, or set KOBE_HOME")
 
 
-def _local(context: Context) -> Finding:
+def local_disk(context: Context) -> Finding:
     """Locks that another machine does not see, and renames that a sync program undoes, protect nothing (P07)."""
     why = host.shared_folder(context.home.state, os.environ, host.read_mounts())
     if why is None:
@@ -95,14 +97,14 @@ def path_length(root: Path, *, windows: bool = os.name == "nt", most: int = WIND
     return Finding("path_length", words, ConfigError(words, code="PATH_TOO_LONG", advice="set KOBE_HOME nearer a root"))
 
 
-def _zone(context: Context) -> Finding:
+def zone(context: Context) -> Finding:
     """Nothing is decided by the host's zone; both are printed, so that a person reads the right clock."""
     now = context.clock.now()
     there = now.astimezone(NEW_YORK)
     return Finding("time", f"{there:%Y-%m-%d %H:%M} New York; this machine: {host.host_zone(now)}")
 
 
-def _calendar(context: Context) -> Finding:
+def calendar_horizon(context: Context) -> Finding:
     """The calendar fetches further years by itself; when it no longer can, it says so 60 days before (P60)."""
     today = context.clock.now().astimezone(NEW_YORK).date()
     calendar = context.calendar
@@ -120,7 +122,7 @@ def _calendar(context: Context) -> Finding:
     return Finding("calendar", words)
 
 
-def _packages(context: Context) -> Finding:
+def packages(context: Context) -> Finding:
     from config.lock import check_lock
 
     try:
@@ -133,7 +135,7 @@ def _packages(context: Context) -> Finding:
     return _unsafe(context, "packages", str(check), check.problems[0][0], advice)
 
 
-def _pin(context: Context, *, allow_dirty: bool) -> Finding:
+def pin(context: Context, *, allow_dirty: bool) -> Finding:
     """Live needs a pin that matches (P36, P37). Paper without a pin is free; other code than pinned wants a word."""
     from config.pin import check_pin
 
@@ -161,12 +163,16 @@ def _pin(context: Context, *, allow_dirty: bool) -> Finding:
 
 # ---------------------------------------------------------------- an old backup put back
 def restored(context: Context, desk: Desk) -> Finding:
-    """A journal behind what was noted of it was put back: it trades again only in step with the broker (P32).
+    """A journal behind what was noted of it was put back, or restore.py says so: it trades again only in step with the
+    broker (P32).
 
     Then today's executions are all known, so that today's budget is too.
     """
     file = context.home.logs / NOTE_FILE
-    found = behind(read_note(file), desk.journal.records())
+    asked = pending(context.home)
+    noted = behind(read_note(file), desk.journal.records())
+    put_back = f"{asked.get('backup')} was restored at {asked.get('at')}" if asked is not None else None
+    found: Behind | str | None = noted or put_back
     if found is None:
         return Finding("restore", "the journal holds what was noted of it")
     logs.error_event("state_restored", code="STATE_RESTORED", detail=str(found))
@@ -176,8 +182,10 @@ def restored(context: Context, desk: Desk) -> Finding:
         words = f"{found}; journal and broker differ: {', '.join(differs[:3])}"
         advice = "python scripts/reconcile_alpaca.py --full; only when it explains all: --force-sync, then start again"
         return Finding("restore", words, StateCorrupt(words, code="STATE_RESTORED", advice=advice))
-    desk.journal.append("restore_accepted", {"noted_seq": found.noted.seq, "noted_hash": found.noted.hash})
+    facts = {"noted_seq": noted.noted.seq, "noted_hash": noted.noted.hash} if noted is not None else {}
+    desk.journal.append("restore_accepted", {**facts, **({"restore": asked} if asked else {})})
     note(file, context.home.journal, also_back=True)
+    agreed(context.home)
     return Finding("restore", f"{found}; in step with the broker, so accepted", warning="STATE_RESTORED")
 
 

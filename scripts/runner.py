@@ -34,6 +34,8 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--fills", choices=("path", "at_open"), help="how the embedded venue fills; at_open is idealised")
     p.add_argument("--bars", type=pathlib.Path, help="scan these files instead of the store")
     p.add_argument("--allow-dirty", action="store_true", help="paper only: trade code that differs from the pinned one")
+    p.add_argument("--no-sidecar", action="store_true", help="leave the page and the metrics routes out this time")
+    p.add_argument("--no-alerts", action="store_true", help="start no alerting.py this time")
     p.add_argument("--dotenv", type=pathlib.Path, help="another .env file")
     p.add_argument("--json", action="store_true", help="with --once or --replay: one line of JSON on stdout")
     return p

@@ -18,30 +18,30 @@ from core.files import write_atomic
 from execution.heartbeat import GAVE_UP, STOPPED, Heartbeat
 from execution.ledger import Ledger
 from execution.noted import NOTE_FILE
-from execution.runner import Runner, Schedule, only_runner
+from execution.runner import Runner, only_runner
+from execution.schedule import Schedule
 from execution.scheduler import DueRun, due_runs, parse_scan_times, run_for
 from execution.session import RunReport, after_close
 from execution.starts import Run, counted_start
 from execution.upkeep import Upkeep
-from scripts import checks, ground, trading, watching, wiring
+from scripts import arming_live, checks, ground, trading, watching, wiring
+from scripts.alarm import Alarm
+from scripts.beside import Beside
 from scripts.break_lines import render_breaks
+from scripts.recording import inputs_folder
 
 if TYPE_CHECKING:
     pass
 
 SIMULATED = "[sim]"
 WIDTH = 80 - len(SIMULATED) - 1
-NOT_YET = "not enforced in this version: cognitive.* settings (circuit breakers, preflight, LLM)"
+NOT_YET = "not enforced in this version: cognitive.* settings (circuit breakers, LLM)"
 
 
 def check(args: argparse.Namespace) -> None:
     """Combinations that cannot be, refused before anything is opened."""
     if args.mode == "live":
-        raise ConfigError(
-            "live trading needs a passed live preflight, and this version has none",
-            code="LIVE_NOT_ARMED",
-            advice="trade on paper: --mode paper",
-        )
+        arming_live.refuse_unless_armed(args)
     if args.replay is not None and (args.once or args.as_of):
         raise UsageError("--replay goes with neither --once nor --as-of")
     if args.as_of is not None and not args.once:
@@ -89,7 +89,8 @@ def once(args: argparse.Namespace) -> int:
         wiring.resume_replayed_account(context)
     ground.open_home(context)
     with wiring.closing(context), only_runner(context.home.state, context.clock):
-        trading.require(ground.checks(context, allow_dirty=args.allow_dirty))
+        trading.require([*ground.checks(context, allow_dirty=args.allow_dirty), *checks.of_the_mind(context)])
+        arming_live.arm(context)
         desk, halts = trading.open_runners_desk(context)
         trading.require(trading.startup_checks(context, desk, halts))
         trading.require([ground.restored(context, desk)])
@@ -158,11 +159,14 @@ def forever(args: argparse.Namespace) -> int:
     ):
         context.clock = BeatingClock(context.clock, beat.pulse)
         context.alive, context.tick = beat.pulse, lambda *_: beat.pulse()
-        guard = watching.Guard(context, args, beat)
-        code = _open_and_run(context, args, beat, stop, guard, start)
+        guard, beside = watching.Guard(context, args, beat), Beside(context, args, beat)
+        alarm = Alarm(context, args, beat)
+        code = _open_and_run(context, args, beat, stop, guard, (beside, alarm), start)
         start.ended(code)
         beat.last_word = STOPPED if code == 0 else GAVE_UP
     guard.end()
+    beside.end()
+    alarm.end()
     cli.out("runner ended")
     return code
 
@@ -182,15 +186,18 @@ def back_off(start: Run, stop: threading.Event, beat: Heartbeat) -> None:
 
 def _open_and_run(
     context: wiring.Context, args: argparse.Namespace, beat: Heartbeat, stop: threading.Event, guard: watching.Guard,
-    start: Run,
+    children: tuple[Beside, Alarm], start: Run,
 ) -> int:  # fmt: skip
-    findings = ground.checks(context, allow_dirty=args.allow_dirty)
+    findings = [*ground.checks(context, allow_dirty=args.allow_dirty), *checks.of_the_mind(context)]
+    arming_live.arm(context)
     desk, halts = trading.open_runners_desk(context)
     findings += trading.startup_checks(context, desk, halts)
     source = "real vendors" if context.real_data else context.source_name
     cli.out(wiring.describe(context, data_source=source, simulated=not context.real_data))
     for note in [*context.notes, NOT_YET]:
         cli.out(note)
+    if context.armed is not None:
+        cli.out(f"REAL MONEY: {context.armed}")
     for finding in findings:
         cli.out(f"  {_mark(finding)} {finding.name}: {finding.found}")
     trading.require(findings)
@@ -201,6 +208,8 @@ def _open_and_run(
     for finding in checks.allow_start(context, desk, halts):
         cli.out(f"  {_mark(finding)} resume: {finding.name}: {finding.found}")
     guard.look()
+    for child in children:
+        child.look()
     desk.journal.seal_or_postpone()
     ground.snapshot_imports()
     watch = ground.record_start(context, desk, findings)
@@ -218,7 +227,8 @@ def _open_and_run(
         stop=stop,
         upkeep=Upkeep(watch, host.gauges, desk.journal, context.clock),
         before_open_s=context.settings.runner.before_open_s,
-        between=lambda: watching.between(beat, guard, halts),
+        catch_up_s=context.settings.runner.catch_up_s,
+        between=lambda: watching.between(beat, guard, halts, *children),
     )
     cli.out(f"running; {runner.waiting_for()}; Ctrl-C ends")
     return runner.forever()
@@ -250,7 +260,7 @@ def replay(args: argparse.Namespace) -> int:
         context.keys = type(context.keys)(None, None, None, None)
         context.notes.append("keys are not used in a replay: broker and data are the embedded venue")
     _market(context, args)
-    _enter_at_the_open_only(context)
+    enter_at_the_open_only(context)
     with only_runner(context.home.state, context.clock) as beat:
         sessions = _sessions(context, start, end)  # every refusal comes before anything is moved
         _times(context, args)
@@ -258,13 +268,14 @@ def replay(args: argparse.Namespace) -> int:
             wiring.load_universe_for(context, args.universe, args.cap)
         trading.require([trading.switch_finding(context)])
         fresh_home(context)
-        marks = {"market": context.market_spec, "fills": args.fills or context.settings.venue.fills}
+        fills = args.fills or context.settings.venue.fills
+        marks = {"schema_version": wiring.REPLAY_SCHEMA, "market": context.market_spec, "fills": fills}
         write_atomic(wiring.replay_file(context), json.dumps(marks).encode())
         with wiring.closing(context):
             return _replay(context, args, sessions, beat)
 
 
-def _enter_at_the_open_only(context: wiring.Context) -> None:
+def enter_at_the_open_only(context: wiring.Context) -> None:
     """Fills at the open are for comparisons with daily bars, which know no price of a later scan: a pick that was not
     bought at the first scan would be bought at the day's low, or its close."""
     settings = context.settings
@@ -319,6 +330,9 @@ def fresh_home(context: wiring.Context) -> None:
     target = state / "archive" / f"replay-{number}"
     target.mkdir(parents=True)
     (context.home.logs / NOTE_FILE).unlink(missing_ok=True)  # it is about the journal that is moved away
+    for path in sorted(inputs_folder(context.home.logs).glob("*.jsonl")):  # and so are the inputs of its days
+        (target / "inputs").mkdir(exist_ok=True)
+        path.rename(target / "inputs" / path.name)
     for path in sorted(state.iterdir()):
         kept = path.name in ("archive", "runner.lock", "runner.json", "KILL_SWITCH", ".gitkeep")
         if not kept and not path.name.startswith("trials."):  # the trial ledger: what was tried stays tried

@@ -16,13 +16,15 @@ from core import logs
 from core.bars_io import from_day
 from core.domain import Account, ExitReason, Mode, Symbol
 from core.errors import ConfigError, DataError, KobeError, StateCorrupt, StateLocked, TradingHalted
+from execution.entry import Sizer
 from execution.ledger import Ledger, Trade
 from execution.noted import NOTE_FILE, note
 from execution.scheduler import DueRun
 from execution.session import Entry, Plan, TradingSession
-from scripts import scanning, wiring
+from scripts import canaries, scanning, wiring
 
 if TYPE_CHECKING:
+    from config.settings_schema import Settings
     from core.journal import Journal
     from core.panel import Panel
     from core.ports import Admission, Halt
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from execution.desk import Desk
     from execution.resume import HaltTeller
     from portfolio.scan import ScanResult
+    from scripts.recording import Recorder
 
 SESSIONS_SHOWN = 61  # of a symbol's own: more than any trade is held
 
@@ -49,9 +52,13 @@ class _Held:
 class ScanPlanner:
     """Bars, scan and exit rules of one due run; the scan's data is loaded once per session."""
 
-    def __init__(self, context: wiring.Context, universe: Universe, *, bars: Path | None = None) -> None:
+    def __init__(
+        self, context: wiring.Context, universe: Universe, *, bars: Path | None = None,
+        recorder: Recorder | None = None,
+    ) -> None:  # fmt: skip
         self._context, self._universe, self._bars = context, universe, bars
         self._data: wiring.MarketData | None = None
+        self._recorder = recorder
 
     def exits(self, run: DueRun, ledger: Ledger) -> list[tuple[str, ExitReason]]:
         """From bars already at hand: those of this session's earlier scan, else the store as it is."""
@@ -62,7 +69,7 @@ class ScanPlanner:
         if (data is None or data.session != session) and self._bars is None:
             with contextlib.suppress(DataError):
                 data = wiring.stored(self._context, self._universe, session) or data
-        return self._exits(ledger, run, data, assume_traded=data is None)
+        return self._due(ledger, run, data, assume_traded=data is None)
 
     def plan(self, run: DueRun, ledger: Ledger) -> Plan:
         """Whatever goes wrong here means no entries; what is held has been looked after already."""
@@ -75,7 +82,7 @@ class ScanPlanner:
             code = error.code if isinstance(error, KobeError) else "SCAN_FAILED"
             logs.event("scan_refused", code=code, detail=str(error))
             logs.count("scans_refused", code=code)
-            exits = self._exits(ledger, run, self._data, assume_traded=True)
+            exits = self._due(ledger, run, self._data, assume_traded=True)
             return Plan(signal_session=session, exits=exits, problem=code)
 
     def _plan(self, run: DueRun, ledger: Ledger, session: date) -> Plan:
@@ -85,14 +92,16 @@ class ScanPlanner:
         held = self._held_usd(ledger, data)
         result = scanning.run(self._context, data, self._universe, held=held, taken=taken)
         self._record(result)
+        if self._recorder is not None:
+            self._recorder.scan(run, data, result, held, taken, ledger.last_seq)
         return Plan(
             signal_session=session,
             entries=[Entry(pick.signal, pick.scale) for pick in result.picks],
-            exits=self._exits(ledger, run, data, assume_traded=True),
+            exits=self._due(ledger, run, data, assume_traded=True),
             vix=data.vix,
-            returns=_returns(data.panel, session),
+            returns=returns_of(data.panel, session),
             sectors=self._universe.sectors,
-            closes=_closes(data.panel),
+            closes=closes_of(data.panel),
             scan=result.to_json(),
         )
 
@@ -109,7 +118,8 @@ class ScanPlanner:
             if self._bars is not None:
                 self._data, _ = wiring.data_from_bars(self._context, self._bars, self._universe, None)
             else:
-                self._data = wiring.data_from_store(self._context, self._universe)
+                found = wiring.data_from_store(self._context, self._universe)
+                self._data = canaries.believed(self._context, found)
         return self._data
 
     def _held_usd(self, ledger: Ledger, data: wiring.MarketData) -> Mapping[Symbol, Decimal]:
@@ -120,9 +130,17 @@ class ScanPlanner:
 
         worst = self._context.settings.risk.policy_gate.per_order_max_usd
         cost = {t.symbol: t.entry_price for t in ledger.open_trades()}
-        return held_usd(ledger.positions, _closes(data.panel), cost, worst)
+        return held_usd(ledger.positions, closes_of(data.panel), cost, worst)
 
-    def _exits(
+    def _due(
+        self, ledger: Ledger, run: DueRun, data: wiring.MarketData | None, *, assume_traded: bool
+    ) -> list[tuple[str, ExitReason]]:
+        due = self.due(ledger, run, data, assume_traded=assume_traded)
+        if self._recorder is not None and ledger.open_trades():
+            self._recorder.exits(run, data, due, ledger.last_seq, assume_traded=assume_traded)
+        return due
+
+    def due(
         self, ledger: Ledger, run: DueRun, data: wiring.MarketData | None, *, assume_traded: bool
     ) -> list[tuple[str, ExitReason]]:
         """Time stops and indicator exits due at this scan. Only bars of the last session tell of indicators.
@@ -185,13 +203,13 @@ def _held(trade: Trade) -> _Held:
     return _Held(trade.decision_id, trade.symbol, trade.strategy, trade.session, trade.time_stop_bars)
 
 
-def _closes(panel: Panel) -> dict[Symbol, float]:
+def closes_of(panel: Panel) -> dict[Symbol, float]:
     rows = np.maximum(panel.length - 1, 0)
     last = panel.close[rows, np.arange(len(panel.symbols))] if panel.symbols else np.empty(0)
     return {Symbol(s): float(c) for s, c in zip(panel.symbols, last, strict=True)}
 
 
-def _returns(panel: Panel, session: date) -> Mapping[Symbol, Any]:
+def returns_of(panel: Panel, session: date) -> Mapping[Symbol, Any]:
     """The last 60 close-to-close returns of each symbol that traded all of the last 61 sessions; others are absent."""
     from core.bars_io import to_day
     from portfolio.day import Returns
@@ -268,7 +286,7 @@ def open_runners_desk(context: wiring.Context) -> tuple[Desk, HaltTeller]:
     watch = _watch(context, journal)
     context.home.state.mkdir(parents=True, exist_ok=True)
     halt = LatchedHalt(KillSwitch(context.home.kill_switch), watch.newest_pass)
-    desk = _desk(context, journal, halt, _door(context, watch))
+    desk = _desk(context, journal, halt, _runners_door(context, watch))
     bind_account(context, desk)
     return desk, HaltTeller(halt, watch, journal)
 
@@ -321,6 +339,23 @@ def _watch(context: wiring.Context, journal: Journal) -> JournalWatch:
     from risk.runaway import Bounds
 
     return JournalWatch(journal, Bounds.from_settings(context.settings))
+
+
+def _runners_door(context: wiring.Context, watch: JournalWatch) -> Admission:
+    """In live mode what the rung allows comes before what the journal allows. Raises ConfigError without a permit."""
+    from execution.arming import RungDoor
+    from execution.ladder import Rung
+
+    if context.mode is not Mode.LIVE:
+        return _door(context, watch)
+    if context.armed is None:
+        raise ConfigError("live trading is not armed", code="LIVE_NOT_ARMED", advice="see docs/preflight.md")
+
+    def rung() -> Rung:
+        watch.read()
+        return watch.arming.ladder.rung
+
+    return RungDoor(_door(context, watch), context.armed.rung, rung)
 
 
 def _door(context: wiring.Context, watch: JournalWatch, *, closes_only: bool = False) -> Admission:
@@ -394,36 +429,61 @@ def open_session(
     stopping: Callable[[], bool] = lambda: False,
 ) -> TradingSession:
     from execution.alpaca_broker import AlpacaBroker
-    from portfolio.sizing import shares
+    from scripts.recording import Recorder
 
     broker, settings = desk.broker, context.settings
     assert isinstance(broker, AlpacaBroker)
-    cap, risk = settings.risk.policy_gate.per_order_max_usd, settings.sizing.risk_per_trade_usd
+    recorder, views = Recorder(context, universe, bars=bars), view_writer(context)
 
-    def size(price: Decimal, stop: Decimal, room: Decimal, scale: Decimal) -> tuple[int, str | None]:
-        return shares(price, stop, cap, max(room, Decimal(0)), risk, scale)
+    def write_views(ledger: Ledger, session: date) -> None:
+        views(ledger, session)
+        recorder.flush()
 
     return TradingSession(
         desk=desk,
         quotes=broker,
-        planner=ScanPlanner(context, universe, bars=bars),
-        sizer=size,
+        planner=ScanPlanner(context, universe, bars=bars, recorder=recorder),
+        sizer=sizer_of(settings, most_shares=_most_shares(context)),
         settings=settings,
         calendar=context.calendar,
-        write_views=view_writer(context),
+        write_views=write_views,
+        noted=recorder.note,
         stopping=stopping,
         actions=wiring.action_feed(context),
     )
 
 
+def sizer_of(settings: Settings, *, most_shares: int | None = None) -> Sizer:
+    """`most_shares`: of one entry, whatever its budget would buy; None = no such limit."""
+    from portfolio.sizing import shares
+
+    cap, risk = settings.risk.policy_gate.per_order_max_usd, settings.sizing.risk_per_trade_usd
+
+    def size(price: Decimal, stop: Decimal, room: Decimal, scale: Decimal) -> tuple[int, str | None]:
+        found, code = shares(price, stop, cap, max(room, Decimal(0)), risk, scale)
+        return (found if most_shares is None else min(found, most_shares)), code
+
+    return size
+
+
+def _most_shares(context: wiring.Context) -> int | None:
+    from execution.ladder import Rung
+
+    return 1 if context.armed is not None and context.armed.rung is Rung.ONE_SHARE else None
+
+
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One start-up check: what was looked at, what was found, and the error that it would be, or a warning's code."""
+    """One check: what was looked at, what was found, and the error that it would be, or a warning's code.
+
+    unknown : it could not be looked at, because it does not exist or nobody has tried it yet; `warning` says which.
+    """
 
     name: str
     found: str
     problem: KobeError | None = None
     warning: str = ""
+    unknown: bool = False
 
 
 def startup_checks(context: wiring.Context, desk: Desk, halts: HaltTeller | None = None) -> list[Finding]:

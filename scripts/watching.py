@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from execution.desk import Desk
     from execution.heartbeat import Heartbeat
     from execution.resume import HaltTeller
+    from scripts.alarm import Alarm
+    from scripts.beside import Beside
     from scripts.wiring import Context
 
 _NO_WINDOW = 0x08000000  # Windows: CREATE_NO_WINDOW
@@ -107,11 +109,13 @@ def stop_on_signals() -> threading.Event:
     return stop
 
 
-def between(beat: Heartbeat, guard: Guard, halts: HaltTeller) -> None:
+def between(beat: Heartbeat, guard: Guard, halts: HaltTeller, *children: Beside | Alarm) -> None:
     """At every tick of the runner."""
     beat.pulse()
     guard.look()
     halts.look()
+    for child in children:
+        child.look()
 
 
 def tell_takeover(desk: Desk, beat: Heartbeat) -> None:

@@ -25,10 +25,12 @@ from config.settings_schema import Settings
 from config.strategy_params import StrategyParams, load_strategy_params
 from core import logs
 from core.clock import Clock, OffsetClock, SteppedClock, SystemClock
+from core.documents import refuse_newer
 from core.domain import Mode, Symbol
 from core.env import Endpoints, Keys, endpoints, keys, load_dotenv, proxy_for
 from core.errors import ConfigError, DataError, StateCorrupt, UsageError
 from core.files import write_atomic
+from core.log_rotation import Rotation
 from core.market_calendar import MarketCalendar, market_calendar, parse_as_of
 from core.paths import REPO_ROOT, Home, home
 
@@ -44,6 +46,7 @@ if TYPE_CHECKING:
     from data.store import BarStore
     from data.universe import Universe
     from execution.alpaca_broker import AlpacaBroker
+    from execution.arming import Armed
     from execution.venue.server import EmbeddedVenue
 
 VENUE_KEY_ID, VENUE_SECRET = "embedded", "embedded"
@@ -72,6 +75,7 @@ class Context:
     stores: dict[str, BarStore] = field(default_factory=dict)
     multi: MultiSource | None = None
     tick: Callable[..., None] | None = None  # tells progress of long fetches
+    armed: Armed | None = None  # live mode: the permit to start, see execution/arming.py
     alive: Callable[[], None] = lambda: None  # called wherever the main thread waits: the runner's progress beat
 
     @property
@@ -120,7 +124,8 @@ def open_context(
         endpoints=endpoints(mode),
         run_id=run_id,
     )
-    logs.configure(place, chosen, run_id=run_id, mode=mode.value)
+    rotation = Rotation(settings.logs.rotate_mb * 1_000_000, settings.logs.rotate_daily)
+    logs.configure(place, chosen, run_id=run_id, mode=mode.value, rotation=rotation)
     refuse_half_keys(context.keys)
     refuse_unusable_proxies(context)
     if os.environ.get("KOBE_CONFIG"):
@@ -128,6 +133,10 @@ def open_context(
             raise ConfigError("KOBE_CONFIG is set; live mode takes config/base.yaml only", code="CONFIG_NOT_PINNED")
         context.notes.append(f"settings from {os.environ['KOBE_CONFIG']} (no pin in paper mode)")
     return context
+
+
+def real_clock() -> Clock:
+    return SystemClock()
 
 
 def chosen_mode(named: str | None) -> Mode:
@@ -327,7 +336,7 @@ def data_from_store(context: Context, universe: Universe) -> MarketData:
     session = context.calendar.last_completed(context.clock.now())
     found = stored(context, universe, session)
     if found is not None and found.vix is not None:
-        return found
+        return _believed(context, found)
     from data.update import update
 
     for name, host in _hosts(context).items():
@@ -355,7 +364,13 @@ def data_from_store(context: Context, universe: Universe) -> MarketData:
             code="DATA_STALE",
             advice="the cache may have been cleared meanwhile: run again",
         )
-    return found
+    return _believed(context, found)
+
+
+def _believed(context: Context, data: MarketData) -> MarketData:
+    from scripts import canaries
+
+    return canaries.known(context, data)
 
 
 def stored(context: Context, universe: Universe, session: date) -> MarketData | None:
@@ -469,8 +484,11 @@ def ensure_venue(context: Context) -> EmbeddedVenue:
     return context.venue
 
 
+REPLAY_SCHEMA = 1
+
+
 def replay_file(context: Context) -> Path:
-    """Marks a home whose account was made by a replay: {market, fills}."""
+    """Marks a home whose account was made by a replay: {schema_version, market, fills}."""
     return context.home.state / "replay.json"
 
 
@@ -486,6 +504,7 @@ def resume_replayed_account(context: Context) -> None:
     if meta is not None and meta.clock is not None:
         try:
             marked = json.loads(file.read_text(encoding="utf-8"))
+            refuse_newer(file.name, marked, REPLAY_SCHEMA)
             context.market_spec, context.fills = str(marked["market"]), Fills(marked["fills"]).value
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise StateCorrupt(

@@ -18,6 +18,9 @@ _VARIABLES = (
     "ALPACA_API_KEY_ID",
     "ALPACA_API_SECRET_KEY",
     "ANTHROPIC_API_KEY",
+    "KOBE_ALERT_URLS",
+    "KOBE_ALERT_FALLBACK_URLS",
+    "KOBE_DEADMAN_URL",
 )
 _LOOPBACK = ("127.", "::1", "localhost", "0.0.0.0")
 

@@ -41,6 +41,7 @@ DOORS = {
     "yfinance": ("data/providers/",),
     "anthropic": ("llm/client.py",),
     "sklearn": ("ml_advanced/",),
+    "apprise": ("execution/notifier.py",),
     "fastapi": ("execution/venue/", "execution/sidecar.py"),
     "uvicorn": ("execution/venue/", "execution/sidecar.py"),
     "starlette": ("execution/venue/", "execution/sidecar.py"),
@@ -48,6 +49,7 @@ DOORS = {
 CLOCK_DOOR = "core/clock.py"
 CATCH_ALL_DOORS = (
     "scripts/checks.py", "core/cli.py", "execution/runner.py", "portfolio/strategies/boundary.py",
+    "execution/notifier.py",  # a plug-in of somebody else's must not end the process that tells of trouble
     "execution/drill/run.py",  # a drilled day that ends in a mistake of ours is a finding, told with its seed
 )  # fmt: skip
 

@@ -20,17 +20,10 @@ READERS = ("cognitive", "core", "data", "execution", "llm", "ml_advanced", "port
 _LATER_LLM = "defined by the runbook; its reader, llm/, is a later module"
 _LATER_BREAKERS = "defined by the runbook; its reader, cognitive/circuit_breakers.py, is a later module"
 NOT_READ_YET = {
-    "cognitive.llm_analyzer.enabled": _LATER_LLM,
-    "cognitive.llm_analyzer.mode": _LATER_LLM,
     "cognitive.llm_analyzer.cost_tracking.enabled": _LATER_LLM,
-    "cognitive.llm_analyzer.cost_tracking.max_daily_usd": _LATER_LLM,
-    "cognitive.llm_analyzer.cost_tracking.alert_threshold_usd": _LATER_LLM,
     "cognitive.llm_analyzer.cache.enabled": _LATER_LLM,
     "cognitive.llm_analyzer.cache.ttl_hours": _LATER_LLM,
-    "cognitive.preflight.required": "defined by the runbook; its reader, scripts/preflight.py, is a later module",
-    "cognitive.circuit_breakers.enabled": _LATER_BREAKERS,
     "cognitive.circuit_breakers.calibration_bounds": _LATER_BREAKERS,
-    "cognitive.circuit_breakers.max_loss_streak": _LATER_BREAKERS,
     "logs.mask_secrets": "can only be true: the schema refuses anything else, and core.logs always masks",
 }
 

@@ -395,6 +395,7 @@ class Retrier:
         self._deadline_s = deadline_s
         self._secrets = secrets
         self._limiter = RateLimiter(rpm, clock)
+        self.hurry_s: float | None = None  # a shorter deadline, while somebody waits for the answer
 
     def run(self, once: Callable[[float], T]) -> T:
         """`once(deadline)` raises HttpFailure, or ProviderFailure when there was no answer.
@@ -402,7 +403,8 @@ class Retrier:
         Waiting for our own rate limit is not counted against the deadline. Raises ProviderFailure.
         """
         self._limiter.acquire()
-        deadline = self._clock.monotonic() + self._deadline_s
+        most_s = self._deadline_s if self.hurry_s is None else min(self._deadline_s, self.hurry_s)
+        deadline = self._clock.monotonic() + most_s
         for attempt in range(1, _ATTEMPTS + 1):
             wait_s: float | None = 0.5 * 2 ** (attempt - 1)
             try:

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 from core import logs
 from core.clock import Clock
+from core.documents import refuse_newer
 from core.errors import DataError, StateCorrupt, StateLocked
 from core.files import locked, write_atomic
 from data.providers.base import DailyProvider, FailureKind, NotSupported, ProviderFailure
@@ -24,6 +25,7 @@ STATS_FILE = "provider_stats.json"
 SCHEMA_VERSION = 1
 _SKIP_AFTER = 3  # failures in a row
 _SKIP_S = 300.0
+_DAYS_KEPT = 8
 
 
 class ProviderStats:
@@ -39,11 +41,15 @@ class ProviderStats:
         """Kept in memory until `flush`. An unknown symbol is an answer, so it counts as a success."""
         with self._guard:
             entry = self._pending.setdefault(provider, _empty())
+            day = self._clock.now().date().isoformat()
+            counts = entry["days"].setdefault(day, {"success": 0, "failure": 0})
             if failure is None or failure.kind is FailureKind.UNKNOWN_SYMBOL:
                 entry["success"] += 1
+                counts["success"] += 1
                 entry["last_success_at"] = _stamp(self._clock.now())
                 return
             entry["failure"] += 1
+            counts["failure"] += 1
             entry["kinds"][failure.kind] = entry["kinds"].get(failure.kind, 0) + 1
             entry["last_error"] = str(failure)
             entry["last_failure_at"] = _stamp(self._clock.now())
@@ -63,7 +69,9 @@ class ProviderStats:
     def _add(self) -> None:
         try:
             known = read_stats(self._path)
-        except StateCorrupt:
+        except StateCorrupt as error:
+            if error.code == "STATE_NEWER":
+                return  # counts of this process are lost; the newer program's are not
             self._path.replace(_free(self._path.with_suffix(".damaged")))
             logs.event("state_set_aside", file=self._path.name, code="STATE_CORRUPT")
             known = {}
@@ -74,15 +82,27 @@ class ProviderStats:
                 kinds[str(kind)] = kinds.get(str(kind), 0) + count
             said = {k: v for k, v in fresh.items() if k.startswith("last_") and v is not None}
             counts = {k: entry[k] + fresh[k] for k in ("success", "failure")}
-            known[name] = {**entry, **said, **counts, "kinds": kinds}
+            days = _added(entry["days"], fresh["days"])
+            known[name] = {**entry, **said, **counts, "kinds": kinds, "days": days}
         document = {"schema_version": SCHEMA_VERSION, "providers": known}
         write_atomic(self._path, json.dumps(document, indent=1, sort_keys=True).encode(), durable=False)
 
 
 def _empty() -> dict[str, Any]:
     return {
-        "success": 0, "failure": 0, "kinds": {}, "last_error": None, "last_success_at": None, "last_failure_at": None
+        "success": 0, "failure": 0, "kinds": {}, "last_error": None, "last_success_at": None, "last_failure_at": None,
+        "days": {},
     }  # fmt: skip
+
+
+def _added(before: Any, fresh: dict[str, dict[str, int]]) -> dict[str, dict[str, int]]:
+    """Counts by UTC day, the last _DAYS_KEPT of them: how a vendor does now, which a sum over years would hide."""
+    days: dict[str, dict[str, int]] = dict(before) if isinstance(before, dict) else {}
+    for day, counts in fresh.items():
+        old = days.get(day)
+        known = {k: n for k, n in old.items() if type(n) is int} if isinstance(old, dict) else {}
+        days[day] = {name: known.get(name, 0) + counts[name] for name in ("success", "failure")}
+    return dict(sorted(days.items())[-_DAYS_KEPT:])
 
 
 def _free(path: Path) -> Path:
@@ -106,6 +126,7 @@ def read_stats(path: Path) -> dict[str, dict[str, Any]]:
         return {}
     except ValueError as error:
         raise StateCorrupt(f"{path.name} is damaged: {error}", advice=f"delete {path}") from None
+    refuse_newer(path.name, document, SCHEMA_VERSION)
     providers = document.get("providers") if isinstance(document, dict) else None
     if not isinstance(providers, dict) or document.get("schema_version") != SCHEMA_VERSION:
         raise StateCorrupt(f"{path.name} has not the expected shape", advice=f"delete {path}")

@@ -114,51 +114,73 @@ def clean_all(
     return kept, out
 
 
-def unexplained_jumps(bars: BarColumns, ratios: Mapping[date, float], window: int = 60) -> list[Flag]:
-    """Close-to-close moves above JUMP_FRACTION in the newest `window` bars that no split of that day explains."""
+def unexplained_jumps(
+    bars: BarColumns, ratios: Mapping[date, float], window: int = 60, *, dividends: Mapping[date, float] | None = None
+) -> list[Flag]:
+    """Close-to-close moves above JUMP_FRACTION in the newest `window` bars that no split or dividend of that day
+    explains."""
     found: list[Flag] = []
+    cash = dividends or {}
     for k in range(max(1, len(bars) - window), len(bars)):
         before, after, day = float(bars.close[k - 1]), float(bars.close[k]), from_day(bars.dates[k])
-        move = after * ratios.get(day, 1.0) / before - 1.0
+        move = (after + cash.get(day, 0.0)) * ratios.get(day, 1.0) / before - 1.0
         if abs(move) > JUMP_FRACTION:
-            found.append(Flag("JUMP_UNEXPLAINED", day, f"{move:+.1%} without a split"))
+            found.append(Flag("JUMP_UNEXPLAINED", day, f"{move:+.1%} without a split or dividend"))
     return found
 
 
 def check_recent_data(symbol: str) -> dict[str, Any]:
     """The runbook's one-liner: is the newest stored data of one symbol believable?
 
-    Returns {symbol, status: ok | flagged | no_data, source, last_session, findings: [{code, session, detail}], counts}.
+    Splits and dividends explain a jump, or it is flagged; so are bars that cannot be true, gaps, and a quarantine.
+    Returns {symbol, status: ok | flagged | no_data, source, last_session, findings: [{code, session, detail}], counts,
+    quarantined: code or None}.
     """
     from core.clock import SystemClock
     from core.domain import canonical_symbol
     from core.market_calendar import market_calendar
     from core.paths import home
+    from data.quality.quarantine import Quarantine
     from data.store import BarStore, newest_source
 
     name = str(canonical_symbol(symbol))
+    held = Quarantine(home().state).held().get(name)
+    told = {"symbol": name, "quarantined": held.code if held is not None else None}
     source = newest_source(home().cache, name)
     if source is None:
-        return {"symbol": name, "status": "no_data", "source": None, "last_session": None, "findings": [], "counts": {}}
+        return {**told, "status": "no_data", "source": None, "last_session": None, "findings": [], "counts": {}}
     store = BarStore(home().cache, source)
     bars = store.bars(name)
     calendar = market_calendar()
     last = calendar.last_completed(SystemClock().now())
     kept, flags = _cleaned(bars, calendar, last)
-    ratios = {s.ex_date: s.ratio for s in store.read_actions()[0] if s.symbol == name}
-    findings = flags + unexplained_jumps(kept, ratios)
+    splits, dividends = store.read_actions()
+    ratios = {s.ex_date: s.ratio for s in splits if s.symbol == name}
+    cash = {d.ex_date: d.amount for d in dividends if d.symbol == name}
+    findings = flags + unexplained_jumps(kept, ratios, dividends=cash)
+    findings += _doubts(kept, ratios, cash, {(f.code, f.session) for f in findings})
     newest = from_day(kept.dates[-1]) if len(kept) else None
-    findings += _gaps(kept, calendar, last) if len(kept) else [Flag(NO_BAR, last, "no usable bar")]
+    findings += recent_gaps(kept, calendar, last) if len(kept) else [Flag(NO_BAR, last, "no usable bar")]
     if store.damaged:
         findings.append(Flag(FILE_DAMAGED, last, "the file was set aside; the next update fetches it again"))
     return {
-        "symbol": name,
-        "status": "flagged" if findings else "ok",
+        **told,
+        "status": "flagged" if findings or held is not None else "ok",
         "source": source,
         "last_session": newest.isoformat() if newest else None,
         "findings": [{"code": f.code, "session": f.session.isoformat(), "detail": f.detail} for f in findings],
         "counts": dict(Counter(f.code for f in findings)),
     }
+
+
+def _doubts(
+    bars: BarColumns, ratios: Mapping[date, float], cash: Mapping[date, float], told: set[tuple[str, date]]
+) -> list[Flag]:
+    """What data.quality.detect says of the newest bar and is not told yet."""
+    from data.quality.detect import suspicions
+
+    found = suspicions(bars, ratios=ratios, dividends=cash)
+    return [Flag(s.code, s.session, s.detail) for s in found if (s.code, s.session) not in told]
 
 
 def _cleaned(bars: BarColumns, calendar: Sessions, last: date) -> tuple[BarColumns, list[Flag]]:
@@ -167,7 +189,7 @@ def _cleaned(bars: BarColumns, calendar: Sessions, last: date) -> tuple[BarColum
     return clean(bars, session_days(calendar, int(bars.dates[0]), last), last)
 
 
-def _gaps(bars: BarColumns, calendar: Sessions, last: date) -> list[Flag]:
+def recent_gaps(bars: BarColumns, calendar: Sessions, last: date) -> list[Flag]:
     """Sessions of the newest RECENT_SESSIONS that have no usable bar, from the symbol's first bar on."""
     recent = session_days(calendar, int(bars.dates[0]), last)[-RECENT_SESSIONS:]
     return [Flag(NO_BAR, from_day(day), "no usable bar") for day in np.setdiff1d(recent, bars.dates)]

@@ -24,11 +24,13 @@ class Universe:
     sectors: Mapping[Symbol, str | None]  # None = unknown, which counts as its worst case
     sha256: str
     warnings: tuple[str, ...]
+    path: str = ""  # the file it was read from, if any
+    cap: int | None = None  # as asked for; fewer rows than that may be there
 
     def capped(self, cap: int) -> Universe:
         """The first `cap` rows."""
         kept = self.symbols[:cap]
-        return replace(self, symbols=kept, sectors={s: self.sectors[s] for s in kept})
+        return replace(self, symbols=kept, sectors={s: self.sectors[s] for s in kept}, cap=cap)
 
 
 def load_universe(
@@ -50,7 +52,7 @@ def load_universe(
                 advice="if that is wanted, delete state/universe_last.json and run again",
             )
     digest = hashlib.sha256("\n".join(f"{s},{sectors[s] or ''}" for s in symbols).encode()).hexdigest()
-    return Universe(tuple(symbols), sectors, digest, tuple(warnings))
+    return Universe(tuple(symbols), sectors, digest, tuple(warnings), path=str(path.resolve()))
 
 
 def _refusal(

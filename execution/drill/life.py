@@ -17,7 +17,8 @@ from execution.desk import Desk
 from execution.drill.plan import SYMBOLS, signals_for
 from execution.drill.ports import Opened, Place, Ports
 from execution.ledger import Ledger
-from execution.runner import Runner, Schedule
+from execution.runner import Runner
+from execution.schedule import Schedule
 from execution.scheduler import DueRun
 from execution.session import Entry, Plan, TradingSession
 

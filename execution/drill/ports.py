@@ -16,9 +16,9 @@ from core.clock import Clock
 from core.market_calendar import MarketCalendar
 from core.paths import Home
 from execution.desk import Desk
+from execution.entry import Sizer
 from execution.ledger import Ledger
 from execution.reconcile import Break
-from execution.session import Sizer
 
 if TYPE_CHECKING:
     from config.settings_schema import Settings

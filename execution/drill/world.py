@@ -278,7 +278,7 @@ class World:
         return self._life
 
     def _over(self, life: Life, phase: str) -> bool:
-        return phase not in (*SCANS, "close") or f"{self.day}T{phase}" in life.schedule.over()
+        return phase not in (*SCANS, "close") or f"{self.day}T{phase}" in life.schedule.recorded()[0]
 
     def _look_for_bare(self, life: Life, phase: str) -> None:
         """After a scan that ended well: open trades for whose shares the venue has no stop, and no lock says why."""

@@ -7,10 +7,11 @@ must keep its own base.
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import operator
 from collections.abc import Callable, Mapping
-from datetime import UTC, date, datetime, time
+from datetime import UTC, date, datetime, time, timedelta
 from functools import lru_cache
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -37,6 +38,7 @@ def register(routes: Routes) -> None:
     routes.add("GET", "/v2/aggs/ticker/{ticker}/prev", get_previous)
     routes.add("GET", "/v2/aggs/grouped/locale/us/market/stocks/{day}", get_grouped)
     routes.add("GET", "/v3/reference/tickers", get_tickers)
+    routes.add("GET", "/v3/reference/options/contracts", get_contracts)
     routes.add("GET", "/v3/reference/splits", get_splits)
     routes.add("GET", "/v3/reference/dividends", get_dividends)
     routes.add("GET", "/v1/marketstatus/now", get_status)
@@ -249,7 +251,8 @@ def get_tickers(call: Call) -> Reply:
     last = call.engine.last_completed(call.now)
     day = min(day, last) if last is not None else day
     rows = []
-    for symbol in call.venue.market.symbols():
+    only_stocks = filters.get("type", "CS") == "CS" and filters.get("market", "stocks") == "stocks"
+    for symbol in call.venue.market.symbols() if only_stocks else ():
         found = call.venue.market.last_bar(symbol, day) if wanted(symbol) else None
         if found is None:
             continue
@@ -262,6 +265,28 @@ def get_tickers(call: Call) -> Reply:
             }  # fmt: skip
             rows.append(row if alive else {**row, "delisted_utc": f"{found[0]}T00:00:00Z"})
     return _page(call, "/v3/reference/tickers", rows, 100)
+
+
+def get_contracts(call: Call) -> Reply:
+    """One call option on every name that trades, but for one name in sixteen: enough to say who has options."""
+    filters = _filters(call)
+    symbol = filters.get("underlying_ticker", "")
+    last = call.engine.last_completed(call.now)
+    found = call.venue.market.last_bar(symbol, last) if symbol and last is not None else None
+    rows: list[dict[str, Any]] = []
+    if last is not None and found is not None and (last - found[0]).days <= 20 and _optionable(symbol):
+        expires = last + timedelta(days=30 + (4 - last.weekday()) % 7)
+        strike = max(1, round(found[1][3]))
+        rows.append({
+            "cfi": "OCASPS", "contract_type": "call", "exercise_style": "american", "expiration_date": str(expires),
+            "primary_exchange": "BATO", "shares_per_contract": 100, "strike_price": strike,
+            "ticker": f"O:{symbol.replace('.', '')}{expires:%y%m%d}C{strike * 1000:08d}", "underlying_ticker": symbol,
+        })  # fmt: skip
+    return _page(call, "/v3/reference/options/contracts", rows, 10)
+
+
+def _optionable(symbol: str) -> bool:
+    return hashlib.sha256(symbol.encode()).digest()[0] % 16 != 0
 
 
 def get_splits(call: Call) -> Reply:

@@ -11,8 +11,9 @@ Everything is worked out in blocks of rows that fit the processor's cache; the b
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -354,14 +355,27 @@ no bit depends on it."""
 
 
 def prepare(panel: Panel, common: CommonParams, *, spread: Spread = map) -> Prepared:
+    return prepare_each(panel, [common], spread=spread)[0]
+
+
+def prepare_each(panel: Panel, commons: Sequence[CommonParams], *, spread: Spread = map) -> list[Prepared]:
+    """The panel prepared for each of these windows; a series that several of them need is worked out once."""
     panel = without_missing(panel)
-    parts: list[Callable[[], NDArray[Any]]] = [
-        lambda: wilder_rsi(panel.close, common.rsi_bars),
-        lambda: above_average(panel.close, common.sma_bars, at_least=common.min_price_usd),
-        lambda: wilder_atr(panel.high, panel.low, panel.close, common.atr_bars),
-    ]
-    rsi, trending, atr = spread(lambda part: part(), parts)
-    return Prepared(panel, common, Indicators(rsi, atr), trending)
+    parts: dict[tuple[str, *tuple[float, ...]], Callable[[], NDArray[Any]]] = {}
+    for c in commons:
+        parts["rsi", c.rsi_bars] = partial(wilder_rsi, panel.close, c.rsi_bars)
+        parts["above", c.sma_bars, c.min_price_usd] = partial(
+            above_average, panel.close, c.sma_bars, at_least=c.min_price_usd
+        )
+        parts["atr", c.atr_bars] = partial(wilder_atr, panel.high, panel.low, panel.close, c.atr_bars)
+    found = dict(zip(parts, spread(lambda part: part(), parts.values()), strict=True))
+    return [
+        Prepared(
+            panel, c, Indicators(found["rsi", c.rsi_bars], found["atr", c.atr_bars]),
+            found["above", c.sma_bars, c.min_price_usd],
+        )
+        for c in commons
+    ]  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -91,3 +91,31 @@ def test_the_canary_answers_whatever_is_wrong(
     assert answer["status"] == "ok" or answer["reason"]
     if config is not None:
         assert answer["status"] == "failed"
+
+
+def test_the_canary_tells_stale_empty_and_thin_files_apart_and_leaves_a_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from core import logs
+    from core.clock import SystemClock
+    from core.paths import REPO_ROOT, Home
+    from data.universe import load_universe
+
+    monkeypatch.setenv("KOBE_HOME", str(tmp_path))
+    monkeypatch.setattr(logs, "_target", None)
+    file, today = tmp_path / "cache" / "earnings.csv", SystemClock().now().date()
+    file.parent.mkdir()
+    names = load_universe(REPO_ROOT / "data" / "universe" / "optionable_liquid_800.csv", default=False).symbols
+    cases = (
+        ("symbol,date\n", "EARNINGS_SOURCE_EMPTY"), ("symbol,date\nAAPL,2020-01-30\n", "EARNINGS_SOURCE_STALE"),
+        ("symbol,date\nAAPL,never\n", "EARNINGS_MALFORMED"), (f"symbol,date\nAAPL,{today}\n", "OK"),
+    )  # fmt: skip
+    for text, code in cases:
+        file.write_text(text)
+        answer = run_earnings_canary()
+        assert (answer["code"], answer["status"]) == (code, "ok" if code == "OK" else "failed")
+    assert "0% of the universe" in answer["doubt"]
+    file.write_text("symbol,date\nAAPL," + str(today) + "\n" + "".join(f"{s},{today}\n" for s in names[:100]))
+    assert run_earnings_canary()["doubt"] is None
+    told = (Home(tmp_path).logs / "errors.jsonl").read_text()
+    assert told.count("earnings_canary_failed") == 3 and "EARNINGS_SOURCE_STALE" in told

@@ -221,3 +221,18 @@ def test_recent_data_of_a_damaged_file_is_flagged_and_does_not_raise() -> None:
     (store.folder / "AAPL.csv").write_bytes(b"")
     told = check_recent_data("AAPL")
     assert told["status"] == "flagged" and told["counts"]["FILE_DAMAGED"] == 1
+
+
+def test_recent_data_tells_a_quarantine_and_takes_a_dividend_for_an_explanation() -> None:
+    from data.quality.quarantine import Held, Quarantine
+
+    place = Quarantine(home().state)
+    place.put({"AAPL": Held("VENDORS_DISAGREE", "2026-03-13", "polygon", "close 1", "x")}, {"session": "2026-03-13"})
+    found = check_recent_data("AAPL")
+    assert (found["status"], found["quarantined"]) == ("no_data", "VENDORS_DISAGREE")
+    assert check_recent_data("MSFT")["quarantined"] is None
+    sessions = [date(2024, 3, 4), date(2024, 3, 5)]
+    bars = BarColumns(numbers(sessions), *(np.array([10.0, 5.0]) for _ in range(5)))
+    assert [f.code for f in unexplained_jumps(bars, {})] == ["JUMP_UNEXPLAINED"]
+    assert unexplained_jumps(bars, {}, dividends={sessions[1]: 4.5}) == []
+    assert len(unexplained_jumps(bars, {}, dividends={sessions[1]: 0.9})) == 1

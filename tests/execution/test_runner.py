@@ -16,8 +16,10 @@ import pytest
 
 from core.clock import SteppedClock
 from core.errors import AlreadyRunning, BrokerDown, BrokerRejected, DataError, KobeError, StateCorrupt
-from execution.runner import MOST_SESSIONS_BACK, only_runner
+from execution.runner import only_runner
+from execution.schedule import MOST_SESSIONS_BACK
 from tests.fakes.runners import TIMES, host, ny
+from tests.fakes.scans import calendar_2024
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -68,17 +70,50 @@ def test_absent_over_several_sessions_each_scan_is_recorded_once_with_its_reason
     h.clock.set(ny("09:00", date(2024, 7, 8)))  # 2, 3 (half day) and 5 July are gone; 4 July is a holiday
     h.run_until(ny("09:30", date(2024, 7, 8)), step_s=60)
     h.run_until(ny("09:31", date(2024, 7, 8)), step_s=60)
-    wanted = {f"2024-07-{day:02d}T{t}": "NOT_RUNNING" for day in (2, 3, 5) for t in TIMES}
+    wanted = {f"2024-07-{day:02d}T{t}": "NOT_RUNNING" for day in (2, 3, 5) for t in (*TIMES, "close")}
     assert h.missed() == {**wanted, "2024-07-03T15:55": "SKIPPED_HALF_DAY"}
 
 
-def test_a_long_absence_is_told_for_the_last_sessions_only(tmp_path: Path) -> None:
+def test_a_long_absence_is_told_one_by_one_for_the_last_sessions_and_as_a_whole_before(tmp_path: Path) -> None:
     h = host(tmp_path, ny("09:35", date(2024, 1, 3)))
     h.runner().step()
     h.clock.set(ny("08:00"))
     h.runner().step()
     sessions = {run[:10] for run in h.missed()}
     assert len(sessions) == MOST_SESSIONS_BACK + 1 and max(sessions) == "2024-03-04"
+    (rest,) = [record.body for record in h.journal.kinds("runs_missed")]
+    assert (rest["first"], rest["code"]) == ("2024-01-04", "NOT_RUNNING")
+    assert rest["last"] == str(calendar_2024().previous_session(date.fromisoformat(min(sessions))))
+    assert rest["sessions"] == len(calendar_2024().sessions_between(date(2024, 1, 4), date.fromisoformat(rest["last"])))
+    assert rest["runs"] == 3 * rest["sessions"]
+    h.runner().step()
+    assert len(list(h.journal.kinds("runs_missed"))) == 1, "told once"
+
+
+# ---------------------------------------------------------------- late, and told so
+@pytest.mark.parametrize(("late_s", "told"), [(0, []), (5, []), (6, [6]), (600, [600])])
+def test_a_scan_that_begins_late_is_written_down_as_late_before_it_is_made(
+    tmp_path: Path, late_s: int, told: list[int]
+) -> None:
+    h = host(tmp_path, ny("09:35") + timedelta(seconds=late_s))
+    h.runner().step()
+    assert [r.body["late_s"] for r in h.journal.kinds("run_late")] == told
+    assert h.scan_runs() == ["2024-03-05T09:35"] and h.missed() == {}
+    assert [r.kind for r in h.journal.records()][-1] == "scan_run"
+
+
+@pytest.mark.parametrize(("late_s", "made"), [(30, True), (30.1, False)])
+def test_how_late_a_scan_may_be_is_a_setting(tmp_path: Path, late_s: float, made: bool) -> None:
+    h = host(tmp_path, ny("09:35") + timedelta(seconds=late_s), catch_up_s=30.0)
+    h.runner().step()
+    assert (h.scan_runs() == ["2024-03-05T09:35"]) is made and bool(h.missed()) is not made
+
+
+def test_a_retry_is_no_late_scan(tmp_path: Path) -> None:
+    h = host(tmp_path, ny("09:35"))
+    h.session.errors = [BrokerDown("503")]
+    h.run_until(ny("09:36"), step_s=1.0)
+    assert h.scan_runs() == ["2024-03-05T09:35"] and list(h.journal.kinds("run_late")) == []
 
 
 # ---------------------------------------------------------------- the clock

@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from core.clock import SteppedClock
+from core.domain import BrokerClock
 from core.journal import Journal
 from core.market_calendar import NEW_YORK
-from execution.runner import Runner, Schedule
+from execution.runner import CATCH_UP_S, Runner
+from execution.schedule import Schedule
 from execution.scheduler import DueRun
 from execution.session import RunReport
 from tests.fakes.scans import calendar_2024
@@ -37,12 +39,19 @@ class FakeSession:
     always: BaseException | None = None
     look_error: BaseException | None = None
     something_out: bool = False
+    hours: BrokerClock | None = None
+    agrees: bool | None = True
+    asked: int = 0
     takes: timedelta = timedelta(0)
     during: Callable[[], None] = lambda: None
 
     @property
     def has_something_out(self) -> bool:
         return self.something_out
+
+    def clock_agrees(self) -> bool | None:
+        self.asked += 1
+        return self.agrees
 
     def _do(self, what: str) -> None:
         self.did.append((f"{self.clock.now().astimezone(NEW_YORK):%H:%M:%S}", what))
@@ -102,6 +111,7 @@ class Host:
     times: Sequence[str] = TIMES
     rule: str = "close_minus_5"
     before_open_s: float = 0.0
+    catch_up_s: float = CATCH_UP_S
     told: list[str] = field(default_factory=list)
     beats: list[tuple[str, str]] = field(default_factory=list)
 
@@ -110,6 +120,7 @@ class Host:
             self.session,  # type: ignore[arg-type]
             Schedule(calendar_2024(), self.times, self.rule, Journal(self.root / "chain.jsonl", self.clock)),
             self.clock, heartbeat_s=30.0, look_after_s=60.0, before_open_s=self.before_open_s,
+            catch_up_s=self.catch_up_s,
             beat=lambda what: self.beats.append((f"{self.clock.now():%H:%M:%S}", what)),
             tell=lambda report: self.told.append(report.run.id), stop=stop or threading.Event(),
         )  # fmt: skip

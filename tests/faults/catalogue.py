@@ -194,17 +194,7 @@ TITLES: Final[Mapping[str, str]] = {
 }
 
 NOT_HERE: Final[Mapping[str, str]] = {
-    "D26": "issue 5: comparing a sample of closes across vendors each morning; until then one vendor per store",
-    "D27": "issue 5: the quorum across vendors; until then series of two vendors are never mixed",
     "O11": "issue 5: the log query belongs to status.py and why.py",
     "O13": "issue 7: there is no promotion before there are models",
-    "O14": "issue 5: alerts, and live arming that asks for their acknowledgement",
-    "P43": "issue 5: there is no sidecar yet, so no port",
-    "P44": "issue 5: there is no sidecar yet, so nothing to flood",
-    "P45": "issue 5: there is no sidecar yet, so no page",
-    "P46": "issue 5: notifications",
-    "P47": "issue 5: notifications",
-    "P48": "issue 5: the dead-man ping",
-    "P54": "issue 5: backup.py, which restores what it wrote and compares the hashes",
     "P55": "issue 6: circuit breakers",
 }

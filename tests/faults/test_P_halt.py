@@ -563,7 +563,7 @@ def test_P06_P41_the_real_runner_takes_over_halts_and_resumes_only_after_a_prefl
         pass
     journal, switch = Journal(own_home / "state" / "hash_chain.jsonl", SteppedClock(NOW)), own_home / "state"
     switch = switch / "KILL_SWITCH"
-    command = [sys.executable, "scripts/runner.py", "--mode", "paper", "--cap", "5"]
+    command = [sys.executable, "scripts/runner.py", "--mode", "paper", "--cap", "5", "--no-sidecar", "--no-alerts"]
     env = environment(own_home, "", **dict.fromkeys(("ALPACA_API_KEY_ID", "ALPACA_API_SECRET_KEY"), ""))
     with subprocess.Popen(command, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as run:
         try:

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import textwrap
+import threading
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -13,14 +14,19 @@ from pathlib import Path
 import pytest
 
 from core import logs
+from core.domain import BrokerClock
 from core.errors import BrokerDown
 from core.market_calendar import Facts, MarketCalendar
+from core.paths import Home
+from execution.scheduler import DueRun
+from execution.session import RunReport
 from scripts import ground
 from tests.fakes.grounds import a_context
-from tests.fakes.runners import TIMES, host, ny
+from tests.fakes.runners import TIMES, Host, host, ny
 from tests.fakes.scans import calendar_2024, due, hold, scene
 
 ROOT = Path(__file__).resolve().parents[2]
+JUMPED = ("clock_jumped", (("code", "SLEPT_OR_SET_FORWARD"),))
 
 
 @pytest.fixture(autouse=True)
@@ -73,7 +79,8 @@ def test_P15_sleeping_over_whole_sessions_records_each_of_their_scans(tmp_path: 
     h.clock.set(ny("09:36", date(2024, 3, 11)))
     runner.step()
     days = [date(2024, 3, 6), date(2024, 3, 7), date(2024, 3, 8)]
-    wanted = [f"2024-03-05T{t}" for t in TIMES[1:]] + [f"{day}T{t}" for day in days for t in TIMES]
+    wanted = [f"2024-03-05T{t}" for t in (*TIMES[1:], "close")]
+    wanted += [f"{day}T{t}" for day in days for t in (*TIMES, "close")]
     assert h.missed() == dict.fromkeys(wanted, "OVERSLEPT")
     assert h.session.scans == ["2024-03-05T09:35", "2024-03-11T09:35"]
 
@@ -87,6 +94,92 @@ def test_P16_a_machine_that_slept_over_a_scan_says_overslept(tmp_path: Path) -> 
     assert h.session.scans == [] and h.missed() == {
         "2024-03-05T09:35": "OVERSLEPT", "2024-03-05T10:30": "OVERSLEPT"
     }  # fmt: skip
+
+
+def jumps(h: Host, to: datetime, *, slept: bool = True) -> threading.Event:
+    """A stop that lets one tick end at `to`: the wall clock jumps, and the steady clock stood still (a sleep, a set
+    clock) or went along; then it ends the runner after ten more ticks."""
+
+    class Jump(threading.Event):
+        ticks = 0
+
+        def wait(self, timeout: float | None = None) -> bool:
+            self.ticks += 1
+            if self.ticks == 1:
+                elapsed = h.clock.monotonic()
+                h.clock.set(to)
+                h.clock._elapsed = elapsed + 1.0 if slept else h.clock.monotonic()
+            else:
+                h.clock.advance(timedelta(seconds=1))
+            if self.ticks > 10:
+                self.set()
+            return self.is_set()
+
+    return Jump()
+
+
+def test_P16_a_machine_that_wakes_asks_the_broker_for_the_time_and_then_says_what_it_missed(tmp_path: Path) -> None:
+    h = host(tmp_path, ny("09:30"))
+    before = logs.counters().get(JUMPED, 0)
+    h.runner(jumps(h, ny("11:00"))).forever()
+    assert h.missed() == {"2024-03-05T09:35": "OVERSLEPT", "2024-03-05T10:30": "OVERSLEPT"}
+    assert logs.counters()[JUMPED] == before + 1 and h.session.asked == 1
+
+
+def test_P15_a_clock_set_forward_by_mistake_calls_nothing_missed_that_is_still_to_come(tmp_path: Path) -> None:
+    """The broker's clock says that it is not later; then ours is put right, and every scan comes at its time."""
+    h = host(tmp_path, ny("09:30"))
+    h.session.agrees = False
+    h.runner(jumps(h, ny("12:00", date(2024, 3, 7)))).forever()
+    assert h.missed() == {} and h.session.did == []
+    h.clock.set(ny("09:30:30"))
+    h.session.agrees = True
+    h.run_until(ny("17:00"))
+    assert h.missed() == {} and h.scan_runs() == [f"2024-03-05T{what}" for what in (*TIMES, "close")]
+
+
+@pytest.mark.parametrize(("agrees", "doubted_s"), [(None, 30), (False, 600)])
+def test_P15_a_clock_that_nobody_confirms_is_doubted_for_a_while_and_then_everything_is_written_down(
+    tmp_path: Path, agrees: bool | None, doubted_s: int
+) -> None:
+    h = host(tmp_path, ny("09:30"))
+    h.session.agrees = agrees
+    runner = h.runner(jumps(h, ny("11:00")))
+    runner.forever()
+    since = 10
+    assert h.missed() == {}
+    while not h.missed():
+        h.clock.advance(timedelta(seconds=5))
+        since += 5
+        runner.step()
+        assert since <= doubted_s + 10, "for ever"
+    assert since >= doubted_s and set(h.missed().values()) == {"OVERSLEPT"}
+
+
+def test_P16_a_process_that_only_stood_still_needs_no_confirmation(tmp_path: Path) -> None:
+    """The steady clock went along: it was paused, and the wall clock is what it was."""
+    h = host(tmp_path, ny("09:30"))
+    h.session.agrees = False
+    h.runner(jumps(h, ny("11:00"), slept=False)).forever()
+    assert set(h.missed()) == {"2024-03-05T09:35", "2024-03-05T10:30"} and h.session.asked == 0
+
+
+@pytest.mark.parametrize(("jump_s", "asked"), [(120, 0), (122, 1), (-1, 0), (-4, 1)])
+def test_P14_P15_a_jump_is_one_from_two_minutes_ahead_or_two_seconds_back(
+    tmp_path: Path, jump_s: int, asked: int
+) -> None:
+    h = host(tmp_path, ny("09:00"))
+    h.runner(jumps(h, ny("09:00") + timedelta(seconds=jump_s + 1))).forever()
+    assert h.session.asked == asked
+
+
+def test_P14_a_record_of_a_day_that_has_not_come_hides_nothing_of_today(tmp_path: Path) -> None:
+    """A clock that was fast for an hour has left records of next week."""
+    h = host(tmp_path, ny("09:36", date(2024, 3, 12)))
+    h.runner().step()
+    h.clock.set(ny("11:00"))
+    h.runner().step()
+    assert h.missed()["2024-03-05T09:35"] == h.missed()["2024-03-05T10:30"] == "NOT_RUNNING"
 
 
 def test_P16_what_is_held_is_looked_after_at_the_first_look_after_waking(tmp_path: Path) -> None:
@@ -221,6 +314,87 @@ def test_D22_a_closing_that_no_calendar_knew_is_no_scan_and_no_vendor_is_asked(t
     assert logs.counters()[("market_closed", ())] >= 1
     made.broker.clock = open_clock
     assert made.session.run(due("10:30", first=False)).code == "OK" and "plan" in made.planner.asked
+
+
+def hours(day: date, closes: str, *, is_open: bool = True) -> BrokerClock:
+    return BrokerClock(now=ny("09:35", day), is_open=is_open, next_open=ny("09:30", day), next_close=ny(closes, day))
+
+
+def test_D22_an_early_close_that_only_the_broker_knows_moves_the_last_scan_before_it(tmp_path: Path) -> None:
+    h = host(tmp_path, ny("09:31"))
+    h.session.hours = hours(date(2024, 3, 5), "13:00")
+    h.run_until(ny("17:00"))
+    assert h.session.did == [
+        ("09:35:00", "2024-03-05T09:35"), ("10:30:00", "2024-03-05T10:30"), ("12:55:00", "2024-03-05T15:55"),
+        ("13:01:00", "close"),
+    ]  # fmt: skip
+    assert logs.counters()[("market_hours_differ", ())] >= 1
+
+
+def test_D22_a_half_day_that_the_exchange_gave_up_is_run_to_its_end(tmp_path: Path) -> None:
+    day = date(2024, 7, 3)
+    h = host(tmp_path, ny("09:31", day))
+    h.session.hours = hours(day, "16:00")
+    h.run_until(ny("17:00", day))
+    assert h.session.did[-2:] == [("15:55:00", "2024-07-03T15:55"), ("16:01:00", "close")]
+
+
+def test_D22_with_the_skip_rule_an_early_close_leaves_the_scan_recorded_as_skipped(tmp_path: Path) -> None:
+    h = host(tmp_path, ny("09:31"), rule="skip")
+    h.session.hours = hours(date(2024, 3, 5), "13:00")
+    h.run_until(ny("17:00"))
+    assert h.missed() == {"2024-03-05T15:55": "SKIPPED_HALF_DAY"}
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        hours(date(2024, 3, 5), "13:00", is_open=False),  # closed: that close is of another time
+        hours(date(2024, 3, 6), "13:00"),  # of another day
+        hours(date(2024, 3, 5), "16:00"),  # no news
+        None,
+    ],
+)
+def test_D22_the_calendar_holds_as_long_as_the_broker_says_nothing_else_of_today(tmp_path: Path, told: object) -> None:
+    h = host(tmp_path, ny("09:31"))
+    h.session.hours = told  # type: ignore[assignment]
+    h.run_until(ny("17:00"))
+    assert h.session.did[-2:] == [("15:55:00", "2024-03-05T15:55"), ("16:01:00", "close")]
+
+
+def test_D21_D22_D23_P14_P15_P16_P58_a_year_of_mishaps_leaves_no_due_scan_unaccounted_for(tmp_path: Path) -> None:
+    """A slice of benchmarks/schedule_truth.py, which plays ten years in five host zones."""
+    from execution.drill.ten_years import simulate
+
+    for seed, catch_up_s in ((11, 5.0), (12, 600.0)):
+        home, span = Home(tmp_path / f"{seed}"), (date(2024, 1, 22), date(2024, 8, 30))
+        verdict = simulate(home, calendar_2024(), *span, seed=seed, catch_up_s=catch_up_s)
+        assert verdict.wrong == () and verdict.due > 450
+        assert verdict.on_time + verdict.late + sum(verdict.missed.values()) + verdict.closed == verdict.due
+        assert verdict.on_time > 0.85 * verdict.due and verdict.latest_s <= 5 and verdict.mishaps > 40
+        assert {"OVERSLEPT", "NOT_RUNNING"} <= set(verdict.missed) and verdict.closed >= 1
+        assert (verdict.late > 0) is (catch_up_s > 5)
+
+
+def test_P15_the_judge_of_those_years_sees_a_scan_that_is_made_twice_late_or_not_told(tmp_path: Path) -> None:
+    from execution.drill import ten_years
+
+    class Twice(ten_years._Session):
+        def run(self, run: DueRun) -> RunReport:
+            if run.id.endswith("02-06T10:30"):
+                self._machine.made.append((run.id, self._machine.clock.true))
+            return super().run(run)
+
+    with pytest.MonkeyPatch().context() as patch:
+        patch.setattr(ten_years, "_Session", Twice)
+        home = Home(tmp_path / "twice")
+        found = ten_years.simulate(home, calendar_2024(), date(2024, 2, 1), date(2024, 2, 15), seed=5, catch_up_s=5.0)
+    assert found.wrong == ("2024-02-06T10:30: made 2 times, missed 0, closed 0",)
+    with pytest.MonkeyPatch().context() as patch:
+        patch.setattr(logs, "error_event", lambda name, /, **fields: None)
+        home = Home(tmp_path / "silent")
+        found = ten_years.simulate(home, calendar_2024(), date(2024, 2, 1), date(2024, 3, 15), seed=5, catch_up_s=5.0)
+    assert found.wrong and all("without an alert" in line for line in found.wrong)
 
 
 def test_D22_outside_the_hours_of_the_calendar_a_closed_broker_is_nothing_unusual(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 from core.clock import SystemClock
 from core.journal import Journal
 from execution.fold import fold_of
-from scripts import backtest_dual_strategy, runner
+from scripts import backtest_dual_strategy, parity, runner
 
 MARKET = Path(__file__).resolve().parents[3] / "shared" / "market" / "bars_small.csv.gz"
 pytestmark = pytest.mark.skipif(not MARKET.is_file(), reason="the real bars are not beside this checkout")
@@ -76,3 +76,8 @@ def test_a_replay_with_fills_at_the_open_makes_the_trades_of_the_portfolio_level
     assert {r["exit_reason"] for r in rows} >= {"ibs", "stop", "stop_gap", "time"}
     assert tested["account"]["end_usd"] == pytest.approx(float(lived["equity_usd"]), abs=1e-6)
     assert sum(tested["refused"].values()) > 0 and "NOT_TRADE_OF_DAY" not in tested["refused"]
+    span = ("--start", "2022-08-29", "--end", "2022-09-23")
+    for against, least in (("backtest", 20), ("today", 3000)):
+        facts = said(parity.main, capsys, *span, "--against", against)
+        assert facts["differing"] == [] and facts["equal"] == facts["decisions"] >= least
+    assert facts["inputs"] == [] and facts["shortfall"]["n"] >= 14

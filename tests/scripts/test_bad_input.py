@@ -565,7 +565,15 @@ def test_simulated_data_with_a_real_broker(
 # ---------------------------------------------------------------- ending
 def started(folder: Path, *argv: str) -> subprocess.Popen[str]:
     env = {**os.environ, "KOBE_HOME": str(folder), "PYTHONUNBUFFERED": "1", "PYTHONUTF8": "1"}
-    words = [sys.executable, str(ROOT / "scripts" / "runner.py"), "--mode", "paper", *argv]
+    words = [
+        sys.executable,
+        str(ROOT / "scripts" / "runner.py"),
+        "--mode",
+        "paper",
+        "--no-sidecar",
+        "--no-alerts",
+        *argv,
+    ]
     return subprocess.Popen(words, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
