@@ -6,8 +6,9 @@
       state/…           as below KOBE_HOME: journals, heads, sealed months, documents, the embedded venue's account
       settings/…        settings file, frozen parameters, universe
 
-The journals are copied under their own locks, so that line, head and documents are of one moment. The folder is
-written under another name, read again and proved, and only then given its own: there is never half a backup.
+The journals are copied under their own locks, so that line, head and documents are of one moment: first into the
+machine's temporary folder, so that a slow disk of backups keeps no writer waiting. The folder is written under another
+name, read again and proved, and only then given its own: there is never half a backup.
 Keys are not in it: `.env` is left out, and a file that holds a known key stops the backup.
 """
 
@@ -205,15 +206,20 @@ def _same_disk(one: Path, other: Path) -> bool:
 def _copy_state(state: Path, target: Path, timeout_s: float) -> tuple[list[PurePosixPath], dict[str, str]]:
     names, left_out = state_files(state)
     journals = journals_in(names)
-    with contextlib.ExitStack() as held:
+    with tempfile.TemporaryDirectory(prefix="kobe-copy-") as staged, contextlib.ExitStack() as sealing:
         if journals:  # no month is moved between the files meanwhile
-            held.enter_context(locked(segments_folder(state / journals[0]) / "sealing", timeout_s=timeout_s))
+            sealing.enter_context(locked(segments_folder(state / journals[0]) / "sealing", timeout_s=timeout_s))
         sealed = [n for n in names if len(n.parts) > 1]
         _copy_files(state, target, sealed)  # they never change: no writer has to wait for them
-        for journal in journals:
-            held.enter_context(locked(state / journal, timeout_s=timeout_s))
-        names, left_out = state_files(state)
-        _copy_files(state, target, [n for n in names if n not in sealed])
+        with contextlib.ExitStack() as held:
+            for journal in journals:
+                held.enter_context(locked(state / journal, timeout_s=timeout_s))
+            names, left_out = state_files(state)
+            _copy_files(state, Path(staged) / STATE, [n for n in names if n not in sealed])
+        for path in _files_below(Path(staged)):
+            there = target.parent / path.relative_to(staged)
+            there.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, there)
     return names, left_out
 
 

@@ -31,7 +31,7 @@ class Rotation:
 
 
 def rotate(folder: Path, names: Sequence[str], rotation: Rotation) -> list[Path]:
-    """Rename what is due; the new names. What cannot be renamed, or another process is at, waits. Never raises."""
+    """Rename what is due; the new names. What cannot be renamed waits for its next day or size. Never raises."""
     today = _new_york_day(SystemClock().now())
     if not _due(folder, names, rotation, today):
         return []

@@ -59,7 +59,7 @@ def configure(home: Home, clock: Clock, *, run_id: str, mode: str, rotation: Rot
 def rotate() -> list[Path]:
     """Let every log file that is due begin anew; the new names. Called at each start and once a minute by the runner.
 
-    Never raises: a file that cannot be renamed is tried again next time.
+    Never raises: a file that cannot be renamed goes on, and is tried again the next day or above its size.
     """
     return [] if _target is None else log_rotation.rotate(_target.folder, _FILES, _rotation)
 

@@ -56,10 +56,10 @@ class SeenBars:
         if path.exists():
             return path
         before = self._before(session)
-        start = np.zeros(len(panel.symbols), dtype=np.intp) if before is None else _same_rows(panel, before)
+        start = np.zeros(len(panel.symbols), dtype=np.intp) if before is None else _same_rows(panel, before[1])
         header = {
             "schema": _SCHEMA, "session": session.isoformat(), "snapshot_sha256": snapshot,
-            "before": None if before is None else before["name"], "symbols": list(panel.symbols),
+            "before": None if before is None else before[0], "symbols": list(panel.symbols),
             "rows": int(panel.close.shape[0]), "complete": panel.complete, "start": start.tolist(),
             "length": panel.length.tolist(), "digest": _digests(panel, panel.length).tolist(),
             "sessions": int(panel.sessions.size),
@@ -68,16 +68,17 @@ class SeenBars:
         write_atomic(path, json.dumps(header, separators=(",", ":")).encode() + b"\n" + body, durable=False)
         return path
 
-    def _before(self, session: date) -> dict[str, Any] | None:
-        """The header of the newest readable file of the same month that is not of a later session."""
+    def _before(self, session: date) -> tuple[str, Mapping[str, tuple[int, int]]] | None:
+        """Name and columns of the newest usable file of the same month that is not of a later session. What another
+        version of this program wrote, or what is no header, is passed over: nothing is built upon it."""
         month = sorted(self.folder.glob(f"{session.isoformat()[:7]}-*.bars"), reverse=True)
         for path in month:
             if path.name[:10] > session.isoformat():
                 continue
             try:
                 with path.open("rb") as file:
-                    return {**json.loads(file.readline()), "name": path.name}
-            except (OSError, ValueError):
+                    return path.name, _known(json.loads(file.readline()))
+            except (OSError, ValueError, KeyError, TypeError, OverflowError):
                 continue
         return None
 
@@ -155,9 +156,17 @@ def _digests(panel: Panel, rows: npt.NDArray[Any]) -> npt.NDArray[np.uint64]:
     return total
 
 
-def _same_rows(panel: Panel, before: Mapping[str, Any]) -> Ints:
+def _known(header: Any) -> Mapping[str, tuple[int, int]]:
+    """Symbol -> (bars, digest) as a header tells. Raises ValueError, KeyError, TypeError or OverflowError."""
+    if header["schema"] != _SCHEMA:
+        raise ValueError(f"schema {header['schema']} is not {_SCHEMA}")
+    rows = np.array(header["length"], dtype=np.intp).tolist()
+    digests = np.array(header["digest"], dtype=np.uint64).tolist()
+    return {str(s): (int(n), int(d)) for s, n, d in zip(header["symbols"], rows, digests, strict=True)}
+
+
+def _same_rows(panel: Panel, known: Mapping[str, tuple[int, int]]) -> Ints:
     """Per symbol how many of its first bars are exactly the whole column of the file before; 0 when they are not."""
-    known = {s: (int(n), int(d)) for s, n, d in zip(before["symbols"], before["length"], before["digest"], strict=True)}
     rows = np.array([known.get(s, (0, 0))[0] for s in panel.symbols], dtype=np.intp)
     wanted = np.array([known.get(s, (0, 0))[1] for s in panel.symbols], dtype=np.uint64)
     fits = (rows > 0) & (rows <= panel.length) & (_digests(panel, np.minimum(rows, panel.length)) == wanted)

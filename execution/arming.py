@@ -115,7 +115,9 @@ def _refused(code: str, words: str, advice: str = PREFLIGHT) -> KobeError:
 class RungDoor:
     """core.ports.Admission of a live runner: what its rung allows, before what the journal allows.
 
-    The journal is read at every order, so that a step back holds at once; a step up counts at the next start only.
+    The journal is read at every order, so that a step back holds at once; a step up counts at the next start only. A
+    step back ends buying. What a process has bought it still protects and sells, and it cancels what it sent:
+    otherwise a step back between a fill and its stop would leave the position bare.
     """
 
     def __init__(self, inner: Admission, started_on: Rung, now: Callable[[], Rung]) -> None:
@@ -128,7 +130,8 @@ class RungDoor:
 
     def admit(self, order: Mapping[str, Any], *, despite_halt: bool) -> None:
         rung = self.rung
-        if rung.height < Rung.ONE_SHARE.height:
+        sends = rung.height >= Rung.ONE_SHARE.height or (self._has_sent and order.get("side") == "sell")
+        if not sends:
             logs.count("orders_kept_back", rung=str(rung))
             raise RiskRefused(f"rung {rung}: decided, and not sent", code=SHADOW_CODE)
         if rung is Rung.ONE_SHARE and order.get("side") != "sell" and str(order.get("qty")) != "1":
@@ -136,7 +139,11 @@ class RungDoor:
             raise RiskRefused(f"rung {rung}: a buy of {order.get('qty')} shares, at most 1", code="ONE_SHARE")
         self._inner.admit(order, despite_halt=despite_halt)
 
+    @property
+    def _has_sent(self) -> bool:
+        return self._started_on.height >= Rung.ONE_SHARE.height
+
     def cancelling(self, path: str) -> None:
-        if self.rung.height < Rung.ONE_SHARE.height:
+        if not self._has_sent:
             raise BrokerRejected("nothing is cancelled from this rung", code=SHADOW_CODE)
         self._inner.cancelling(path)

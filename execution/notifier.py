@@ -12,7 +12,7 @@ import re
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 from core import logs
@@ -73,16 +73,19 @@ _WORDS = {"raised": "NEW", "worse": "WORSE", "reminder": "STILL", "recovered": "
 
 # ---------------------------------------------------------------- one channel
 class AppriseChannel:
-    """All the services behind one variable; each of them must take the message."""
+    """All the services behind one variable; each of them must take the message, and takes it once."""
 
     def __init__(self, name: str, addresses: str) -> None:
         """Raises ConfigError for an address that Apprise does not know; its text is not quoted."""
         import apprise
 
         self.name = name
-        self._services = apprise.Apprise()
+        self._services: list[Any] = []
+        self._took: set[int] = set()  # services that have this note already, while others of them do not
+        self._note: Note | None = None
         for number, address in enumerate(split(addresses), start=1):
-            if not self._services.add(address):
+            self._services.append(apprise.Apprise())
+            if not self._services[-1].add(address):
                 raise ConfigError(
                     f"{name}: address {number} is no service that Apprise knows", code="ALERT_URL_INVALID",
                     advice="see docs/alerts.md",
@@ -97,8 +100,17 @@ class AppriseChannel:
         }  # fmt: skip
         kind = kinds.get(note.kind, apprise.NotifyType.INFO)
         text = apprise.NotifyFormat.TEXT  # what wants HTML or Markdown is escaped by Apprise
-        if not self._services.notify(title=note.title, body=note.body, notify_type=kind, body_format=text):
-            raise NotDelivered("a service did not take the message")
+        if note != self._note:
+            self._note, self._took = note, set()
+        for number, service in enumerate(self._services):
+            if number not in self._took and service.notify(
+                title=note.title, body=note.body, notify_type=kind, body_format=text
+            ):
+                self._took.add(number)
+        if len(self._took) < len(self._services):
+            missing = len(self._services) - len(self._took)
+            raise NotDelivered(f"{missing} of {len(self._services)} services did not take the message")
+        self._note = None
 
 
 def split(addresses: str) -> list[str]:

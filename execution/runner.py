@@ -2,7 +2,8 @@
 
 A scan that fails is told, and tried again with growing pauses until it is too late for it; then it is a missed scan.
 Each try starts from the journal like any start-up. After MAX_BUGS bugs in a row the runner stops. A clock that jumped
-is compared with the broker's before anything is called missed: what it would skip may still be to come.
+is compared with the broker's before anything is called missed: what it would skip may still be to come. A journal that
+another process holds is told and waited for; what could not be written down is not over.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from core import logs
 from core.clock import Clock
-from core.errors import AlreadyRunning, BrokerError, KobeError, StateCorrupt
+from core.errors import AlreadyRunning, BrokerError, KobeError, StateCorrupt, StateLocked
 from core.market_calendar import NEW_YORK
 from execution.heartbeat import BEAT_FILE, GAVE_UP, Heartbeat, read_beat
 from execution.schedule import Schedule, sessions_to_look_at
@@ -34,8 +35,10 @@ ON_TIME_S = 5.0
 MOMENT = timedelta(microseconds=1)
 JUMP_S, JUMP_BACK_S = 120.0, 2.0
 """So much farther than the steady clock: the machine slept, or somebody set the clock; or set it back by so much."""
-DOUBT_S, DOUBT_ALONE_S, ASK_AGAIN_S = 600.0, 30.0, 5.0
-"""How long a clock that jumped is doubted: while the broker's differs, and while the broker cannot be asked."""
+DOUBT_TOLD_S, DOUBT_TOLD_AGAIN_S, ASK_AGAIN_S = 30.0, 600.0, 5.0
+"""A clock in doubt is told after so long and then so often; the broker is asked for the time so often."""
+DOUBT_ALONE_S = 30.0
+"""How long a broker that cannot be asked for the time keeps scans waiting: then they are tried, and compare again."""
 _TICK_S = 1.0
 
 
@@ -100,7 +103,10 @@ class Runner:
         self._bugs = 0
         self._down_since: datetime | None = None
         self._looked_at = -look_after_s
-        self._jumped_at: float | None = None  # since when the wall clock is doubted, monotonic seconds
+        self._absence_told: date | None = None  # the newest session of a long absence on record
+        self._doubted_at: float | None = None  # since when the wall clock is doubted, monotonic seconds
+        self._tell_doubt_at = 0.0
+        self._alone = False  # in doubt, and the broker has been silent for long
         self._asked_at = 0.0
 
     def forever(self) -> int:
@@ -108,8 +114,9 @@ class Runner:
         ends it: the scan is tried again until it is too late for it, and recorded as missed."""
         last_beat = -self._heartbeat_s
         self._learn_hours()
+        before, began = self._clock.now(), self._clock.monotonic()
         while not self._stop.is_set():
-            self._between()
+            self._unless_locked(self._between)
             self.step()
             if self._bugs >= MAX_BUGS:
                 logs.error_event("runner_stopped", code="TOO_MANY_BUGS", scans=self._bugs)
@@ -118,9 +125,11 @@ class Runner:
                 self._beat(self.waiting_for())
                 last_beat = self._clock.monotonic()
                 self._upkeep()
-            before, since = self._clock.now(), self._clock.monotonic()
+            waited_from = self._clock.monotonic()
             self._stop.wait(_TICK_S)
-            self._look_for_jump(self._clock.now() - before, self._clock.monotonic() - since)
+            now, ended = self._clock.now(), self._clock.monotonic()
+            self._look_for_jump(now - before, ended - began, ended - waited_from)
+            before, began = now, ended
         return 0
 
     def waiting_for(self) -> str:
@@ -136,9 +145,10 @@ class Runner:
 
     def step(self) -> None:
         """Do what is due now, once; record what was missed; look after what is held in between."""
-        if self._in_doubt():
+        if not self._in_doubt():
+            self._unless_locked(self._miss_what_passed)
+        elif not self._alone:
             return
-        self._miss_what_passed()
         now = self._clock.now()
         session = self._schedule.calendar.session_at(now)
         if session is None:
@@ -166,7 +176,9 @@ class Runner:
     def attempt(self, run: DueRun) -> RunReport | None:
         self._looked_at = self._clock.monotonic()
         started_at = self._clock.now()
-        self._tell_late(run, (started_at - run.at).total_seconds())
+        if not self._unless_locked(lambda: self._tell_late(run, (started_at - run.at).total_seconds())):
+            self._retry_at[run.id] = self._clock.monotonic() + RETRY_FIRST_S
+            return None
         report = self._guarded(run, lambda: self._session.run(run))
         self._busy = (started_at, self._clock.now())
         return report
@@ -189,42 +201,53 @@ class Runner:
             self._quiet = None
 
     # ------------------------------------------------------------ a clock that jumped
-    def _look_for_jump(self, took: timedelta, elapsed_s: float) -> None:
-        """Around one wait, in which nothing was done. Where the steady clock went along, the process was only paused;
+    def _look_for_jump(self, took: timedelta, elapsed_s: float, waited_s: float) -> None:
+        """Around one turn, scans included. Where the steady clock went along in the wait, the process was only paused;
         where it did not, the machine slept or somebody set the clock, and the two look the same."""
         jumped_s = took.total_seconds() - elapsed_s
         if -JUMP_BACK_S <= jumped_s <= JUMP_S:
-            if elapsed_s > JUMP_S:
-                self._tell_jump("PAUSED", elapsed_s)
+            if waited_s > JUMP_S:
+                self._tell_jump("PAUSED", waited_s)
             return
         self._tell_jump("SLEPT_OR_SET_FORWARD" if jumped_s > 0 else "CLOCK_SET_BACK", jumped_s)
-        self._jumped_at = self._clock.monotonic()
-        self._asked_at = self._jumped_at - ASK_AGAIN_S
+        self._doubt()
 
     def _tell_jump(self, code: str, seconds: float) -> None:
         logs.error_event("clock_jumped", code=code, seconds=round(seconds, 1))
         logs.count("clock_jumped", code=code)
 
-    def _in_doubt(self) -> bool:
-        """After a jump nothing is done and nothing is called missed until the broker's clock confirms ours.
+    def _doubt(self) -> None:
+        """The broker is asked at the next step."""
+        now = self._clock.monotonic()
+        if self._doubted_at is None:
+            self._tell_doubt_at = now + DOUBT_TOLD_S
+        self._doubted_at, self._alone, self._asked_at = now, False, now - ASK_AGAIN_S
 
-        A broker that cannot be reached is believed in for a moment only, one that disagrees for as long as a scan may
-        be late: then everything is recorded by our clock, and no order passes, because each scan compares again.
+    def _in_doubt(self) -> bool:
+        """After a jump, or a scan that found the clocks apart, nothing is called missed until the broker's clock
+        confirms ours, however long that takes: a scan that a wrong clock has written off would be gone for good.
+
+        Nor is anything done; only a broker that stays silent is believed in no longer than DOUBT_ALONE_S, and scans are
+        tried: each compares again, and without a broker that agrees no order passes.
         """
-        if self._jumped_at is None:
+        if self._doubted_at is None:
             return False
         now = self._clock.monotonic()
         if now - self._asked_at < ASK_AGAIN_S:
             return True
         self._asked_at = now
         agrees = self._session.clock_agrees()
-        if agrees is False:
-            logs.count("clock_doubted")
-        if agrees or now - self._jumped_at >= (DOUBT_S if agrees is False else DOUBT_ALONE_S):
-            logs.event("clock_doubt_ended", code="CLOCK_CONFIRMED" if agrees else "CLOCK_NOT_CONFIRMED")
-            self._jumped_at = None
+        if agrees:
+            logs.event("clock_doubt_ended", code="CLOCK_CONFIRMED")
+            self._doubted_at = None
             self._learn_hours()
             return False
+        logs.count("clock_doubted")
+        self._alone = agrees is None and now - self._doubted_at >= DOUBT_ALONE_S
+        if now >= self._tell_doubt_at:
+            self._tell_doubt_at = now + DOUBT_TOLD_AGAIN_S
+            why = "the broker's clock differs" if agrees is False else "the broker cannot be asked for the time"
+            logs.error_event("clock_doubted", code="CLOCK_NOT_CONFIRMED", detail=f"{why}; nothing is called missed")
         return True
 
     # ------------------------------------------------------------ missed
@@ -234,8 +257,9 @@ class Runner:
         if self._quiet is not None and self._quiet[0] <= now < self._quiet[1]:
             return
         sessions, long_gone = sessions_to_look_at(self._over.newest, now, self._schedule.calendar)
-        if long_gone:
+        if long_gone and self._absence_told != long_gone[-1]:
             self._miss_all(long_gone)
+            self._absence_told = long_gone[-1]
         today = now.astimezone(NEW_YORK).date()
         for session in sessions:
             for run_id in self._schedule.dropped(session):
@@ -279,8 +303,8 @@ class Runner:
     def _miss(self, run_id: str, why: str) -> None:
         if run_id in self._over:
             return
-        self._over.add(run_id)
         self._schedule.journal.append("run_missed", {"run": run_id, "code": why})
+        self._over.add(run_id)
         logs.error_event("run_missed", run=run_id, code=why)
         logs.count("runs_missed", code=why)
 
@@ -293,6 +317,8 @@ class Runner:
         except StateCorrupt:
             raise  # nothing may be sent on a journal that cannot be trusted
         except KobeError as error:
+            if error.code == "CLOCK_DISAGREES":
+                self._doubt()
             self._outage_told(error)
             self._failed(run, error.code, str(error))
             return None
@@ -330,7 +356,18 @@ class Runner:
         tell = logs.event if self._down_since is not None else logs.error_event
         tell("run_failed", run=run.id, code=code, detail=detail, tries=tries)
         logs.count("runs_failed", code=code)
-        self._schedule.journal.append("run_failed", {"run": run.id, "code": code, "detail": detail})
+        facts = {"run": run.id, "code": code, "detail": detail}
+        self._unless_locked(lambda: self._schedule.journal.append("run_failed", facts))
+
+    def _unless_locked(self, act: Callable[[], object]) -> bool:
+        """False when another process held the journal for too long: that is told, and ends nothing."""
+        try:
+            act()
+        except StateLocked as error:
+            logs.error_event("journal_not_written", code=error.code, detail=str(error))
+            logs.count("journal_not_written", code=error.code)
+            return False
+        return True
 
 
 def _trace(error: BaseException) -> str:

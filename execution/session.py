@@ -29,7 +29,7 @@ from core.domain import (
     TradingState,
     client_order_id,
 )
-from core.errors import BrokerDown, BrokerError
+from core.errors import BrokerDown, BrokerError, Exit, KobeError
 from core.market_calendar import MarketCalendar
 from core.ports import ActionFeed, QuoteSource
 from execution.breaks import ACTION_LOCK, UNEXPLAINED_LOCK, Break
@@ -104,8 +104,17 @@ class RunReport:
         return {"scan": self.scan, "intents": self.intents, "orders": self.orders, "breaks": self.breaks}
 
 
+class NotOpenYet(KobeError):
+    """The broker opens within the time that a scan may be late: it is tried again, and not used up."""
+
+    exit_code = Exit.BROKER_DOWN
+    default_code = "MARKET_NOT_OPEN"
+    default_advice = "run again when the market is open"
+
+
 class TradingSession:
-    """Runs scans. Raises BrokerDown and StateCorrupt, which end the scan and leave the journal as the record."""
+    """Runs scans. Raises BrokerDown, NotOpenYet and StateCorrupt, which end the scan and leave the journal as the
+    record."""
 
     def __init__(
         self, *, desk: Desk, quotes: QuoteSource, planner: Planner, sizer: Sizer, settings: Settings,
@@ -135,6 +144,7 @@ class TradingSession:
         if self.desk.halt.is_active():
             report.code = "KILL_SWITCH"
         else:
+            self._require_opened(report, run, clock)
             self._look_after_held(report, run, clock)
             if self._shut(clock):
                 report.code = "MARKET_CLOSED"
@@ -150,13 +160,27 @@ class TradingSession:
     def _shut(self, clock: BrokerClock) -> bool:
         """The broker's clock overrides the calendar: a closing that no calendar knew is no scan, and no vendor is asked
         for the bars of such a day (D22)."""
-        now, calendar = self.desk.clock.now(), self._calendar
-        today = calendar.session_at(now)
-        if clock.is_open or today is None or not calendar.opens_at(today) <= now < calendar.closes_at(today):
+        if not self._is_shut(clock):
             return False
         logs.error_event("market_closed", code="MARKET_CLOSED", next_open=clock.next_open.isoformat())
         logs.count("market_closed")
         return True
+
+    def _is_shut(self, clock: BrokerClock) -> bool:
+        now, calendar = self.desk.clock.now(), self._calendar
+        today = calendar.session_at(now)
+        return not clock.is_open and today is not None and calendar.opens_at(today) <= now < calendar.closes_at(today)
+
+    def _require_opened(self, report: RunReport, run: DueRun, clock: BrokerClock) -> None:
+        """A scan at the open, by a clock a moment ahead of the broker's, or a late open. What is held is protected; the
+        broker's word of its open may be as old as the clocks may be apart. Raises NotOpenYet."""
+        skew = timedelta(seconds=float(self._settings.execution.clock_skew_max_s))
+        latest = run.at + timedelta(seconds=self._settings.runner.catch_up_s)
+        if not self._is_shut(clock) or not clock.now - skew < clock.next_open <= latest:
+            return
+        nothing = Plan(signal_session=self._calendar.previous_session(run.session))
+        self._protect(report, self._book(nothing, clock, entries=False), run.session)
+        raise NotOpenYet(f"{run.id}: the broker says closed, and that it opens at {clock.next_open:%H:%M:%S}Z")
 
     def _plan_and_trade(self, report: RunReport, run: DueRun, clock: BrokerClock) -> None:
         plan = self._planner.plan(run, self.desk.ledger())

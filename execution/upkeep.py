@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from config.watch import Watch
+from config.watch import Changed, Watch
 from core import logs
 from core.clock import Clock
+from core.errors import StateLocked
 from core.host import Gauges, strained
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ class Upkeep:
         self._watch, self._gauges, self._journal, self._clock = watch, gauges, journal, clock
         self._due = clock.monotonic() + EVERY_S
         self._strain = ""  # the code last told
+        self._untold: list[Changed] = []
 
     def __call__(self) -> None:
         if self._clock.monotonic() < self._due:
@@ -37,9 +39,18 @@ class Upkeep:
         logs.rotate()
 
     def _changes(self) -> None:
-        for changed in self._watch.news():
+        """While another process holds the journal, what is new waits for the next look."""
+        self._untold += self._watch.news()
+        while self._untold:
+            changed = self._untold[0]
             facts = {"item": changed.item, "code": changed.code, "running": changed.before, "on_disk": changed.now}
-            self._journal.append("changed_on_disk", facts)
+            try:
+                self._journal.append("changed_on_disk", facts)
+            except StateLocked as error:
+                logs.error_event("journal_not_written", code=error.code, detail=str(error), kind="changed_on_disk")
+                logs.count("journal_not_written", code=error.code)
+                return
+            self._untold.pop(0)
             logs.error_event("changed_on_disk", **facts, detail=f"{changed}; restart the runner to apply it")
             logs.count("changed_on_disk", item=changed.item)
 

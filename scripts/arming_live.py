@@ -13,6 +13,7 @@ from config.loader import load_settings
 from config.pin import compute_pin
 from core.clock import Clock
 from core.domain import Mode
+from core.env import load_dotenv
 from core.errors import ConfigError, StateCorrupt, UsageError
 from core.paths import REPO_ROOT, home
 from execution.alerting import read_memory
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 def refuse_unless_armed(args: argparse.Namespace) -> None:
     """Raises ConfigError (exit 10), or UsageError for options that live trading does not take. Creates nothing."""
+    load_dotenv(args.dotenv)  # it may name the home; preflight and ladder read it too
     clock = wiring.real_clock()
     if not home().journal.is_file():
         raise ConfigError(
@@ -47,7 +49,11 @@ def refuse_unless_armed(args: argparse.Namespace) -> None:
         )  # fmt: skip
 
 
-STARTING_CURES = frozenset({"RUNNER_STOPPED", "RUNNER_ABSENT"})
+STARTING_CURES = frozenset({
+    "RUNNER_STOPPED", "RUNNER_ABSENT", "RUNNER_GAVE_UP", "RUNNER_STALLED", "RUN_OVERDUE", "RUN_FAILING", "BROKER_DOWN",
+    "POSITION_UNPROTECTED",
+})  # fmt: skip
+"""Alerts that ask for a runner: one that ended between a fill and its stop must not keep itself from coming back."""
 
 
 def refuse_unacknowledged(file: Path) -> None:
@@ -59,7 +65,11 @@ def refuse_unacknowledged(file: Path) -> None:
             f"{error}: whether a critical alert stands is not known", code="ALERTS_UNREADABLE",
             advice="python scripts/alerting.py --once sets a damaged file aside",
         ) from error  # fmt: skip
-    unheard = [] if memory is None else [e.name for e in memory.unacknowledged() if e.name not in STARTING_CURES]
+    unheard = (
+        []
+        if memory is None
+        else [e.name for e in memory.unacknowledged() if e.name.partition(":")[0] not in STARTING_CURES]
+    )
     if unheard:
         raise ConfigError(
             f"nobody has acknowledged {', '.join(unheard)}", code="ALERT_UNACKNOWLEDGED",
@@ -81,6 +91,7 @@ def arm(context: Context) -> None:
 
     if context.mode is not Mode.LIVE:
         return
+    refuse_unacknowledged(context.home.state / alert_memory.FILE)
     armed = _permit(context.settings, context.home.journal, context.clock)
     account = trading.open_reading_desk(context).broker.account()
     trading.refuse_other_kind(context, account.number)

@@ -3,6 +3,7 @@
 Once per session and source, before the first scan of the runner decides anything; scan.py only reads the outcome. What
 is not believed goes to the quarantine, with a code, a journal record and an event, and comes out by
 `scripts/quarantine.py release`. A vendor that differs on a large part of the sample is not believed at all that day.
+A look that raises is CANARY_FAILED: no entries by that scan, exits as ever, and the runner goes on.
 With the embedded venue alone there is nobody to compare with and its prices are what they are: that is said, and
 nothing is quarantined.
 """
@@ -11,9 +12,10 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import date
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -32,9 +34,41 @@ if TYPE_CHECKING:
     from data.store import BarStore
     from scripts.wiring import Context, MarketData
 
+T = TypeVar("T")
+
 
 def believed(context: Context, data: MarketData) -> MarketData:
-    """`known`, after a look at this session when nobody has looked yet: what the runner decides on."""
+    """`known`, after a look at this session when nobody has looked yet: what the runner decides on. Raises as it does,
+    and StateCorrupt or StateLocked when the journal cannot be told of it.
+    """
+    return _bounded(lambda: _looked_at(context, data))
+
+
+def known(context: Context, data: MarketData) -> MarketData:
+    """`data` with every quarantined symbol refused. Asks nobody: this is all that scan.py does.
+
+    Raises DataError: VENDOR_BASIS when the vendor is not believed, QUARANTINE_DAMAGED when it is not known who is in,
+    CANARY_FAILED when looking has itself gone wrong.
+    """
+    return _bounded(lambda: _without_the_refused(context, data))
+
+
+def _bounded(act: Callable[[], T]) -> T:
+    """A bug in here is no verdict on the data: nothing is entered on it, and it is told with its trace."""
+    try:
+        return act()
+    except (KobeError, OSError):
+        raise  # trouble of the world, that has its own code
+    except Exception as error:  # the canaries' boundary: the exits of what is held must go on
+        trace = "".join(traceback.format_exception(error))
+        logs.error_event("canary_failed", code="CANARY_FAILED", detail=repr(error), traceback=trace)
+        logs.count("canaries_failed")
+        raise DataError(
+            f"the look at the data failed: {error!r}", code="CANARY_FAILED", advice="see logs/errors.jsonl"
+        ) from error
+
+
+def _looked_at(context: Context, data: MarketData) -> MarketData:
     if not context.real_data:
         logs.event("quorum_looked", code="QUORUM_ONE_VENDOR", source=data.source, simulated=True)
         return data
@@ -42,18 +76,15 @@ def believed(context: Context, data: MarketData) -> MarketData:
 
     place = Quarantine(context.home.state)
     try:
-        if _is_due(place.morning(), data):
-            _look(context, data, place)
+        told = _look(context, data, place) if _is_due(place.morning(), data) else None
     except (StateCorrupt, StateLocked) as error:
         raise _unreadable(error) from error
-    return known(context, data)
+    if told is not None:
+        _tell(context, *told)  # outside: trouble with the journal is not trouble with the quarantine
+    return _without_the_refused(context, data)
 
 
-def known(context: Context, data: MarketData) -> MarketData:
-    """`data` with every quarantined symbol refused. Asks nobody: this is all that scan.py does.
-
-    Raises DataError: VENDOR_BASIS when the vendor is not believed, QUARANTINE_DAMAGED when it is not known who is in.
-    """
+def _without_the_refused(context: Context, data: MarketData) -> MarketData:
     if not context.real_data:
         return data
     from data.quality.quarantine import Quarantine
@@ -85,7 +116,8 @@ def _is_due(morning: Mapping[str, Any] | None, data: MarketData) -> bool:
     return str(data.session) == str(morning["session"]) and data.source != str(morning["source"])
 
 
-def _look(context: Context, data: MarketData, place: Quarantine) -> None:
+def _look(context: Context, data: MarketData, place: Quarantine) -> tuple[dict[str, Any], dict[str, Held]]:
+    """What this session's look came to, and who is newly in; both are in the quarantine's document by then."""
     from data.quality.quorum import ONE_VENDOR, UNKNOWN, judged, wanted
     from scripts import wiring
 
@@ -108,8 +140,7 @@ def _look(context: Context, data: MarketData, place: Quarantine) -> None:
     words = {**{s: told[1] for s, told in suspects.items()}, **(compared.differ if compared else {})}
     held = _rows(context, data, {s: c for s, c in found.items() if s not in released}, words)
     morning = _morning(data, code, second.name if second else None, compared, len(names), cleared)
-    new = place.put(held, morning)
-    _tell(context, morning, new)
+    return morning, place.put(held, morning)
 
 
 def suspects_of(
@@ -294,14 +325,14 @@ def _tell(context: Context, morning: Mapping[str, Any], new: Mapping[str, Held])
         logs.error_event("vendor_not_believed", **morning)
     if not new:
         return
-    rows = {symbol: dataclasses.asdict(held) for symbol, held in new.items()}
-    if context.home.journal.is_file():
-        from scripts import wiring
-
-        wiring.open_journal(context).append("symbols_quarantined", {"symbols": rows, "morning": dict(morning)})
     for symbol, held in new.items():
         logs.error_event(
             "symbol_quarantined", code=held.code, symbol=symbol, session=held.session, source=held.source,
             detail=held.detail,
         )  # fmt: skip
         logs.count("symbols_quarantined", code=held.code)
+    rows = {symbol: dataclasses.asdict(held) for symbol, held in new.items()}
+    if context.home.journal.is_file():
+        from scripts import wiring
+
+        wiring.open_journal(context).append("symbols_quarantined", {"symbols": rows, "morning": dict(morning)})

@@ -10,7 +10,7 @@ from typing import Any
 from config.loader import load_settings
 from core import logs
 from core.env import load_dotenv
-from core.errors import StateCorrupt, UsageError
+from core.errors import ConfigError, StateCorrupt, UsageError
 from core.journal import Journal, verify
 from core.paths import Home, home
 from execution.fold import Fold
@@ -104,22 +104,25 @@ def _back(args: argparse.Namespace) -> Standing:
     to = Rung(args.to) if args.to is not None else tuple(Rung)[max(now.rung.height - 1, 0)]
     if to.height >= now.rung.height:
         raise UsageError(f"this home stands on {now.rung}; {to} is not below it")
+    _refuse_to_leave(to)
     body = {"from": str(now.rung), "to": str(to), "reason": args.reason, "criteria": [], "evidence": None}
-    return Standing(to, to.next, notes=_left_behind(to), moved=True, came_from=now.rung, record=_step(body))
+    return Standing(to, to.next, moved=True, came_from=now.rung, record=_step(body))
 
 
-def _left_behind(to: Rung) -> tuple[str, ...]:
-    """Below one_share nothing is sent, so nothing that is held is left by the runner either."""
+def _refuse_to_leave(to: Rung) -> None:
+    """A runner that starts below one_share sends nothing: nobody would look after what is held. Raises ConfigError."""
+    if to.height >= Rung.ONE_SHARE.height:
+        return
     fold = Fold()
     for record in Journal(home().journal, wiring.real_clock()).records():
         fold.add(record)
-    held = sorted(fold.ledger().positions)
-    if to.height >= Rung.ONE_SHARE.height or not held:
-        return ()
-    return (
-        f"{', '.join(held)}: nothing is sent for what is held from this rung; resting stops stay",
-        "to sell them: python scripts/close_all_positions.py --confirm",
-    )
+    ledger = fold.ledger()
+    left = sorted({*ledger.positions, *(order.intent.symbol for order in ledger.working())})
+    if left:
+        raise ConfigError(
+            f"{', '.join(left)}: held or ordered; from {to} nobody would protect or sell it", code="LADDER_HOLDING",
+            advice="first python scripts/close_all_positions.py --confirm, or --to one_share",
+        )  # fmt: skip
 
 
 def _step(body: dict[str, Any]) -> int:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from core import logs
 from core.canonical import canonical_json
-from core.errors import DataError, KobeError
+from core.errors import DataError
 from core.files import write_atomic
 from core.market_calendar import NEW_YORK
 from data.seen import SeenBars
@@ -220,9 +220,15 @@ class Recorder:
             out.write(line)
 
     def _guarded(self, write: Callable[[], None]) -> None:
-        """No trade is stopped by what cannot be written down (P23)."""
+        """No trade is stopped by what cannot be written down (P23), whatever is wrong with it."""
         try:
             write()
-        except (OSError, ValueError, TypeError, KobeError) as error:
-            logs.error_event("inputs_not_recorded", code="LOGS_UNWRITABLE", detail=str(error))
+        except Exception as error:  # noqa: BLE001 - telemetry's boundary: a bug behind it stops no trade either
+            logs.error_event("inputs_not_recorded", code="LOGS_UNWRITABLE", detail=repr(error), traceback=_trace(error))
             logs.count("inputs_not_recorded")
+
+
+def _trace(error: BaseException) -> str:
+    import traceback
+
+    return "".join(traceback.format_exception(error))

@@ -20,7 +20,7 @@ from execution.entry import Sizer
 from execution.ledger import Ledger, Trade
 from execution.noted import NOTE_FILE, note
 from execution.scheduler import DueRun
-from execution.session import Entry, Plan, TradingSession
+from execution.session import Entry, Plan, RunReport, TradingSession
 from scripts import canaries, scanning, wiring
 
 if TYPE_CHECKING:
@@ -64,12 +64,16 @@ class ScanPlanner:
         """From bars already at hand: those of this session's earlier scan, else the store as it is."""
         if not ledger.open_trades():
             return []
-        session = self._context.calendar.previous_session(run.session)
-        data = self._data
-        if (data is None or data.session != session) and self._bars is None:
-            with contextlib.suppress(DataError):
-                data = wiring.stored(self._context, self._universe, session) or data
+        data = self._at_hand(run)
         return self._due(ledger, run, data, assume_traded=data is None)
+
+    def _at_hand(self, run: DueRun) -> wiring.MarketData | None:
+        """Bars of the session before this one, believed or not, else older ones. Asks no vendor."""
+        session, data = self._context.calendar.previous_session(run.session), self._data
+        if (data is None or data.session != session) and self._bars is None:
+            with contextlib.suppress(DataError, OSError):  # the scan, which needs them, tells of it
+                data = wiring.stored(self._context, self._universe, session) or data
+        return data
 
     def plan(self, run: DueRun, ledger: Ledger) -> Plan:
         """Whatever goes wrong here means no entries; what is held has been looked after already."""
@@ -82,7 +86,9 @@ class ScanPlanner:
             code = error.code if isinstance(error, KobeError) else "SCAN_FAILED"
             logs.event("scan_refused", code=code, detail=str(error))
             logs.count("scans_refused", code=code)
-            exits = self._due(ledger, run, self._data, assume_traded=True)
+            # What came just now and is not believed makes no entry; what is held may still leave by it.
+            data = self._at_hand(run) if ledger.open_trades() else None
+            exits = self._due(ledger, run, data, assume_traded=True)
             return Plan(signal_session=session, exits=exits, problem=code)
 
     def _plan(self, run: DueRun, ledger: Ledger, session: date) -> Plan:
@@ -421,6 +427,17 @@ def trip_switch(context: wiring.Context, why: str) -> None:
         file.write(why + "\n")
 
 
+class _RecordedSession(TradingSession):
+    """Writes the bars of a scan once that scan is on record: telemetry, however slow, lets no scan be run again."""
+
+    recorder: Recorder
+
+    def run(self, run: DueRun) -> RunReport:
+        report = super().run(run)
+        self.recorder.flush()
+        return report
+
+
 def open_session(
     context: wiring.Context,
     desk: Desk,
@@ -433,24 +450,21 @@ def open_session(
 
     broker, settings = desk.broker, context.settings
     assert isinstance(broker, AlpacaBroker)
-    recorder, views = Recorder(context, universe, bars=bars), view_writer(context)
-
-    def write_views(ledger: Ledger, session: date) -> None:
-        views(ledger, session)
-        recorder.flush()
-
-    return TradingSession(
+    recorder = Recorder(context, universe, bars=bars)
+    session = _RecordedSession(
         desk=desk,
         quotes=broker,
         planner=ScanPlanner(context, universe, bars=bars, recorder=recorder),
         sizer=sizer_of(settings, most_shares=_most_shares(context)),
         settings=settings,
         calendar=context.calendar,
-        write_views=write_views,
+        write_views=view_writer(context),
         noted=recorder.note,
         stopping=stopping,
         actions=wiring.action_feed(context),
     )
+    session.recorder = recorder
+    return session
 
 
 def sizer_of(settings: Settings, *, most_shares: int | None = None) -> Sizer:

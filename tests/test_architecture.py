@@ -49,6 +49,8 @@ DOORS = {
 CLOCK_DOOR = "core/clock.py"
 CATCH_ALL_DOORS = (
     "scripts/checks.py", "core/cli.py", "execution/runner.py", "portfolio/strategies/boundary.py",
+    "scripts/canaries.py",  # a look at the data that breaks lets nothing be entered, and the exits go on
+    "scripts/recording.py",  # telemetry: whatever it raises, the orders have left and the scan counts
     "execution/notifier.py",  # a plug-in of somebody else's must not end the process that tells of trouble
     "execution/drill/run.py",  # a drilled day that ends in a mistake of ours is a finding, told with its seed
 )  # fmt: skip

@@ -41,10 +41,26 @@ def _check(document: Document) -> None:
             raise ValueError(f"{symbol} has not the expected fields")
         if not all(isinstance(value, str) for value in row.values()):
             raise ValueError(f"{symbol}: every field must be text")
-    if not isinstance(document.get("released"), list):
+    released = document.get("released")
+    if not isinstance(released, list):
         raise ValueError("released must be a list")
-    if document.get("morning") is not None and not isinstance(document["morning"], dict):
+    if not all(isinstance(row, dict) and isinstance(row.get("symbol"), str) for row in released):
+        raise ValueError("released: every row must name its symbol")
+    if document.get("morning") is not None:
+        _check_morning(document["morning"])
+
+
+def _check_morning(morning: object) -> None:
+    """What the next look reads of it: a session that is no date would keep it from ever looking again."""
+    if not isinstance(morning, dict):
         raise ValueError("morning must be an object")
+    absent = {"session", "source", "second", "code", "compared", "differ"} - set(morning)
+    if absent:
+        raise ValueError(f"morning lacks {', '.join(sorted(absent))}")
+    if not all(isinstance(morning[name], str) for name in ("session", "source", "code")):
+        raise ValueError("morning: session, source and code must be text")
+    if date.fromisoformat(morning["session"]).isoformat() != morning["session"]:
+        raise ValueError("morning: session must be YYYY-MM-DD")
 
 
 SCHEMA: Final = Schema(1, lambda: {"schema_version": 1, "symbols": {}, "released": [], "morning": None}, _check)

@@ -227,7 +227,9 @@ def test_recent_data_tells_a_quarantine_and_takes_a_dividend_for_an_explanation(
     from data.quality.quarantine import Held, Quarantine
 
     place = Quarantine(home().state)
-    place.put({"AAPL": Held("VENDORS_DISAGREE", "2026-03-13", "polygon", "close 1", "x")}, {"session": "2026-03-13"})
+    morning = {"session": "2026-03-13", "source": "polygon", "second": "alpaca", "code": "VENDORS_DISAGREE"}
+    found_in = {"AAPL": Held("VENDORS_DISAGREE", "2026-03-13", "polygon", "close 1", "x")}
+    place.put(found_in, {**morning, "compared": 20, "differ": 1})
     found = check_recent_data("AAPL")
     assert (found["status"], found["quarantined"]) == ("no_data", "VENDORS_DISAGREE")
     assert check_recent_data("MSFT")["quarantined"] is None

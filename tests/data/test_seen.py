@@ -121,6 +121,24 @@ def test_what_is_not_there_or_not_what_it_was_is_an_error(tmp_path: Path) -> Non
         assert error.value.code == "SEEN_DAMAGED"
 
 
+@pytest.mark.parametrize(
+    "header", [b'{"schema":9}', b'{"schema":1}', b"{}", b"[1]", b"null", b'"x"',
+               b'{"schema":1,"symbols":["A"],"length":[3,4],"digest":[-1]}',
+               b'{"schema":1,"symbols":["A"],"length":[3],"digest":[-1]}',
+               b'{"schema":1,"symbols":["A"],"length":["x"],"digest":[1]}'],
+)  # fmt: skip
+def test_a_header_of_another_kind_is_passed_over_and_the_file_before_it_built_upon(
+    tmp_path: Path, header: bytes
+) -> None:
+    store, first, second, third = SeenBars(tmp_path, "x"), *DAYS[-3:]
+    assert first.month == second.month == third.month
+    whole = kept(store, panel(first), first)
+    kept(store, panel(second), second).write_bytes(header + b"\n")
+    last = kept(store, panel(third), third)
+    again(store, panel(third), third)
+    assert last.stat().st_size < whole.stat().st_size / 4, "it adds to the first, it does not begin anew"
+
+
 def test_a_damaged_file_is_not_built_upon(tmp_path: Path) -> None:
     store = SeenBars(tmp_path, "x")
     kept(store, panel(DAYS[-2]), DAYS[-2]).write_bytes(b"not a header\n")

@@ -156,7 +156,19 @@ def test_a_step_back_holds_at_the_next_order_and_a_step_up_does_not() -> None:
         door.admit(BUY_2, despite_halt=False)
     now[0] = Rung.SHADOW
     with pytest.raises(RiskRefused):
-        door.admit(SELL_9, despite_halt=False)
+        door.admit(BUY_1, despite_halt=False)
+
+
+def test_after_a_step_back_what_this_process_bought_is_still_protected_sold_and_cancelled() -> None:
+    inner, now = Unbounded(), [Rung.FULL]
+    door = RungDoor(inner, Rung.FULL, lambda: now[0])
+    now[0] = Rung.SHADOW
+    door.admit(SELL_9, despite_halt=False)
+    door.cancelling("/v2/orders/1")
+    assert inner.admitted == [SELL_9] and inner.cancels == ["/v2/orders/1"]
+    for order in (BUY_1, {"qty": "9"}, {**SELL_9, "side": "SELL"}):
+        with pytest.raises(RiskRefused):
+            door.admit(order, despite_halt=False)
 
 
 def test_nothing_is_cancelled_from_the_shadow_rung() -> None:

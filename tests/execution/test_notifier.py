@@ -182,6 +182,20 @@ def test_a_webhook_that_refuses_is_a_failure_and_the_second_channel_is_asked(log
         assert len(bad.got) == 1 and "failed" in good.bodies
 
 
+def test_of_two_services_the_one_that_took_it_is_not_told_again_while_the_other_fails(log: Path) -> None:
+    with hook(status=401) as bad, hook() as good:
+        channel = AppriseChannel(FIRST, f"{bad.url('json')} {good.url('json')}")
+        notifier = Notifier([channel], deadline_s=20)
+        assert [notifier.deliver(NOTE).by for _ in range(3)] == [None] * 3
+        assert (len(bad.got), len(good.got)) == (3, 1)
+        assert notifier.deliver(Note(NOTE.title, "another", NOTE.kind)).by is None
+        assert (len(bad.got), len(good.got)) == (4, 2)
+    with hook() as one, hook() as other:
+        both = Notifier([AppriseChannel(FIRST, f"{one.url('json')} {other.url('json')}")], deadline_s=20)
+        assert [both.deliver(NOTE).by for _ in range(2)] == [FIRST] * 2
+        assert (len(one.got), len(other.got)) == (2, 2), "the same words later are another message"
+
+
 # ---------------------------------------------------------------- words
 @pytest.mark.parametrize(
     "text",

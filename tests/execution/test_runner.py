@@ -9,16 +9,20 @@ import subprocess
 import sys
 import textwrap
 import threading
+from collections.abc import Mapping
 from datetime import date, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from core import logs
 from core.clock import SteppedClock
-from core.errors import AlreadyRunning, BrokerDown, BrokerRejected, DataError, KobeError, StateCorrupt
-from execution.runner import only_runner
+from core.errors import AlreadyRunning, BrokerDown, BrokerRejected, DataError, KobeError, StateCorrupt, StateLocked
+from core.journal import Journal, Record
+from execution.runner import Runner, only_runner
 from execution.schedule import MOST_SESSIONS_BACK
-from tests.fakes.runners import TIMES, host, ny
+from tests.fakes.runners import TIMES, Host, Stop, host, ny
 from tests.fakes.scans import calendar_2024
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -182,6 +186,96 @@ def test_p01_a_journal_that_cannot_record_a_failure_ends_the_runner(tmp_path: Pa
     (tmp_path / "chain.head").write_bytes(b"damaged")
     with pytest.raises(StateCorrupt):
         h.run_until(ny("18:00"))
+
+
+# ---------------------------------------------------------------- a journal that another process holds
+class Held(Journal):
+    """A journal that another process holds for the next appends of some kinds."""
+
+    def __init__(self, path: Path, clock: SteppedClock) -> None:
+        super().__init__(path, clock)
+        self.held: dict[str, int] = {}
+
+    def append(self, kind: str, body: Mapping[str, Any], *, may_use_reserve: bool = False) -> Record:
+        if self.held.get(kind, 0) > 0:
+            self.held[kind] -= 1
+            raise StateLocked("chain.jsonl has been locked by another process for 10 s")
+        return super().append(kind, body, may_use_reserve=may_use_reserve)
+
+
+def held(h: Host, **kinds: int) -> Runner:
+    """A runner whose journal is held; the session's own is not."""
+    runner = h.runner()
+    journal = Held(h.journal.path, h.clock)
+    journal.held = kinds
+    runner._schedule.journal = journal
+    return runner
+
+
+def turn(h: Host, runner: Runner, until: datetime) -> None:
+    while h.clock.now() < until:
+        runner.step()
+        h.clock.advance(timedelta(seconds=1))
+
+
+def not_written() -> int:
+    return logs.counters().get(("journal_not_written", (("code", "STATE_LOCKED"),)), 0)
+
+
+def test_p12_a_scan_whose_failure_cannot_be_written_down_is_told_and_tried_again(tmp_path: Path) -> None:
+    h, before = host(tmp_path, ny("09:35")), not_written()
+    h.session.errors = [StateLocked("held"), StateLocked("held")]
+    turn(h, held(h, run_failed=2), ny("09:36"))
+    assert [wall for wall, _ in h.session.did] == ["09:35:00", "09:35:05", "09:35:15"]
+    assert h.scan_runs() == ["2024-03-05T09:35"] and h.missed() == {} and not_written() == before + 2
+
+
+def test_p12_a_missed_scan_that_cannot_be_written_down_is_not_over_and_told_later(tmp_path: Path) -> None:
+    h = host(tmp_path, ny("11:00"))
+    runner = held(h, run_missed=1)
+    runner.step()
+    assert h.missed() == {} and "2024-03-05T09:35" not in runner._over
+    runner.step()
+    runner.step()
+    assert h.missed() == {"2024-03-05T09:35": "NOT_RUNNING", "2024-03-05T10:30": "NOT_RUNNING"}
+
+
+def test_p12_a_missed_scan_that_cannot_be_written_down_keeps_no_due_one_waiting(tmp_path: Path) -> None:
+    h = host(tmp_path, ny("10:30"))
+    held(h, run_missed=1).step()
+    assert h.scan_runs() == ["2024-03-05T10:30"]
+
+
+@pytest.mark.parametrize("kind", ["runs_missed", "run_missed"])
+def test_p12_a_long_absence_is_told_once_when_the_journal_is_free(tmp_path: Path, kind: str) -> None:
+    h = host(tmp_path, ny("09:35", date(2024, 1, 3)))
+    h.runner().step()
+    h.clock.set(ny("08:00"))
+    runner = held(h, **{kind: 1})
+    for _ in range(3):
+        runner.step()
+    assert len(list(h.journal.kinds("runs_missed"))) == 1
+    assert len({run[:10] for run in h.missed()}) == MOST_SESSIONS_BACK + 1
+
+
+def test_p12_a_late_scan_begins_when_its_lateness_is_written_down(tmp_path: Path) -> None:
+    h = host(tmp_path, ny("09:36"))
+    turn(h, held(h, run_late=1), ny("09:37"))
+    assert h.session.did == [("09:36:05", "2024-03-05T09:35")]
+    assert [r.body["late_s"] for r in h.journal.kinds("run_late")] == [65] and h.missed() == {}
+
+
+def test_p12_a_look_between_two_ticks_that_finds_the_journal_held_ends_nothing(tmp_path: Path) -> None:
+    h = host(tmp_path, ny("09:35"))
+    runner = h.runner(Stop(h.clock, ny("09:36"), 5.0))
+    looks = iter([StateLocked("held")])
+
+    def between() -> None:
+        for error in looks:
+            raise error
+
+    runner._between = between
+    assert runner.forever() == 0 and h.scan_runs() == ["2024-03-05T09:35"]
 
 
 # ---------------------------------------------------------------- looks in between

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Iterator
 from datetime import date, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from core.bars_io import BarColumns, from_day, to_day
 from core.clock import SteppedClock
 from core.domain import Symbol
 from core.env import Keys
-from core.errors import DataError, Exit
+from core.errors import DataError, Exit, StateCorrupt, StateLocked
 from core.journal import Journal
 from core.market_calendar import NEW_YORK, MarketCalendar, market_calendar
 from data.providers.alpaca_eod import AlpacaProvider
@@ -30,7 +31,9 @@ from data.quality.quorum import Comparison, compare, judged, sample
 from data.store import BarStore
 from data.universe import Universe
 from data.update import update
+from execution.scheduler import DueRun
 from scripts import canaries, quarantine, wiring
+from scripts.trading import ScanPlanner
 from tests.fakes.corruptions import KINDS, Case
 from tests.fakes.grounds import a_context
 from tests.fakes.vendors import FakeVendors, price
@@ -254,6 +257,76 @@ def test_a_damaged_quarantine_lets_nothing_be_entered(morning: Morning) -> None:
     with pytest.raises(DataError) as caught:
         morning.data()
     assert caught.value.code == "QUARANTINE_DAMAGED"
+
+
+GOOD: dict[str, Any] = {
+    "session": str(FRIDAY), "source": "polygon", "second": None, "code": "OK", "compared": 0, "differ": 0,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("content", "sound"),
+    [({"morning": GOOD}, True), ({"morning": None}, True), ({"morning": {}}, False), ({"morning": []}, False),
+     *[({"morning": {k: v for k, v in GOOD.items() if k != absent}}, False) for absent in GOOD],
+     *[({"morning": {**GOOD, name: None}}, False) for name in ("session", "source", "code")],
+     ({"morning": {**GOOD, "session": "zzz"}}, False), ({"morning": {**GOOD, "session": "20260313"}}, False),
+     ({"released": [{"symbol": "A"}]}, True), ({"released": [{}]}, False), ({"released": ["A"]}, False)],
+)  # fmt: skip
+def test_D26_a_quarantine_that_lacks_what_is_read_of_it_is_damaged_and_no_bug(
+    morning: Morning, content: dict[str, Any], sound: bool
+) -> None:
+    document = {"schema_version": 1, "symbols": {}, "released": [], "morning": None, **content}
+    morning.place.path.parent.mkdir(parents=True, exist_ok=True)
+    morning.place.path.write_text(json.dumps(document))
+    morning.fetch()
+    if sound:
+        assert morning.data().quarantined == {}
+        return
+    with pytest.raises(DataError) as caught:
+        morning.data()
+    assert caught.value.code == "QUARANTINE_DAMAGED"
+
+
+@pytest.mark.parametrize("broken", ["_look", "_is_due", "_without_the_refused"])
+def test_D26_P21_a_bug_in_the_look_lets_nothing_be_entered_and_ends_nothing(
+    morning: Morning, monkeypatch: pytest.MonkeyPatch, broken: str
+) -> None:
+    def bug(*_: Any) -> Any:
+        raise KeyError("session")
+
+    morning.fetch()
+    run = DueRun(date(2026, 3, 16), "09:35", morning.clock.now(), first=True, last=False)
+    held: Any = SimpleNamespace(open_trades=tuple, trades={}, positions={}, last_seq=0)
+    universe = Universe(NAMES, dict.fromkeys(NAMES, "X"), "0", ())
+    planned = lambda: ScanPlanner(morning.context, universe).plan(run, held)  # noqa: E731
+    monkeypatch.setattr(wiring, "data_from_store", lambda *_: wiring.stored(morning.context, universe, FRIDAY))
+    monkeypatch.setattr(wiring, "_bound_host", lambda context, name: wiring._hosts(context)[name])
+    with monkeypatch.context() as patch:
+        patch.setattr(canaries, broken, bug)
+        plan = planned()
+    assert (plan.problem, plan.entries) == ("CANARY_FAILED", ())
+    told = morning.events("canary_failed", "errors")
+    assert [row["code"] for row in told] == ["CANARY_FAILED"] and "KeyError" in told[0]["traceback"]
+    assert planned().problem is None, "the next scan looks again"
+
+
+@pytest.mark.parametrize("error", [StateLocked("the journal is locked"), StateCorrupt("the journal is damaged")])
+def test_D26_trouble_with_the_journal_is_not_called_a_damaged_quarantine(
+    morning: Morning, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def refuses(*_: Any, **__: Any) -> Any:
+        raise error
+
+    morning.ours.price = changed("S7", 0.1)
+    morning.fetch()
+    Journal(morning.context.home.journal, morning.clock).append("x", {})
+    with monkeypatch.context() as patch:
+        patch.setattr(Journal, "append", refuses)
+        with pytest.raises(type(error)) as caught:
+            morning.data()
+    assert caught.value is error
+    assert [row["symbol"] for row in morning.events("symbol_quarantined", "errors")] == ["S7"], "told all the same"
+    assert set(morning.data().quarantined) == {Symbol("S7")}, "and it is in"
 
 
 # ---------------------------------------------------------------- release

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from core import cli
-from core.errors import Exit
+from core.errors import ConfigError, Exit
 from execution.alerting import write_memory
 from execution.observe import alert_memory
 from execution.observe.alerts import Severity
-from scripts import preflight_live, runner
+from scripts import arming_live, preflight_live, runner
 from tests.fakes.live_homes import LiveHome, live_home
 
 
@@ -52,6 +52,22 @@ def test_O14_a_critical_alert_that_nobody_has_read_fails_the_preflight_and_keeps
     assert read is not None
     write_memory(file, read)
     assert preflight() == Exit.OK and start() == Exit.OK
+
+
+@pytest.mark.parametrize("name", sorted(arming_live.STARTING_CURES))
+def test_O14_P20_an_alert_that_a_start_itself_ends_keeps_no_runner_from_coming_back(
+    here: LiveHome, tmp_path: Path, name: str
+) -> None:
+    now = here.clock.now()
+    for alert, starts in ((name, True), (f"{name}:AAA", True), (f"{name}_TOO", False)):
+        entry = alert_memory.Entry(name=alert, severity=Severity.CRITICAL, since=now, raised_at=now)
+        file = tmp_path / f"{alert.replace(':', '-')}.json"
+        write_memory(file, alert_memory.Memory(began_at=now, looked_at=now, entries={alert: entry}))
+        if starts:
+            arming_live.refuse_unacknowledged(file)
+        else:
+            with pytest.raises(ConfigError):
+                arming_live.refuse_unacknowledged(file)
 
 
 def test_O06_live_armed_yesterday_is_not_live_today(

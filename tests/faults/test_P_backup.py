@@ -136,6 +136,37 @@ def test_the_journal_is_copied_between_two_records_of_a_writer(home: Home, monke
         pass
 
 
+def test_P12_no_writer_of_the_journal_waits_for_the_disk_of_the_backup(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever is written below --out may take its time: the journal is free, and what is appended is not in it."""
+    out, seen, real = home.root / "backups", [], Path.open
+    journal = Journal(home.journal, SteppedClock(NOW))
+    before = verify(home.journal).head
+
+    def slow(path: Path, mode: str = "r", *args: object, **more: object) -> object:
+        if out in path.parents and "w" in mode:
+            free(path)
+        return real(path, mode, *args, **more)  # type: ignore[call-overload]
+
+    def free(path: Path) -> None:
+        with locked(home.journal, timeout_s=0.0), locked(home.state / "trials.jsonl", timeout_s=0.0):
+            seen.append(path.name)
+
+    def copyfile(source: Path, target: Path) -> None:
+        if out in target.parents:
+            free(target)
+            journal.append("meanwhile", {})
+        target.write_bytes(source.read_bytes())
+
+    monkeypatch.setattr(Path, "open", slow)
+    monkeypatch.setattr(shutil, "copyfile", copyfile)
+    found = made(home, out)
+    assert {"hash_chain.jsonl", "hash_chain.head", "positions.json", "venue.sqlite"} <= set(seen)
+    end = found.manifest.journal("hash_chain.jsonl")
+    assert end is not None and end.ok and end.head == before != verify(home.journal).head
+
+
 def test_a_journal_held_by_another_process_is_waited_for_and_then_told(home: Home) -> None:
     with locked(home.journal), pytest.raises(StateLocked):
         made(home, timeout_s=0.05)

@@ -24,7 +24,7 @@ from core import host as machine
 from core import logs
 from core.clock import SteppedClock
 from core.domain import Symbol
-from core.errors import BrokerDown, Exit, StateCorrupt
+from core.errors import BrokerDown, Exit, StateCorrupt, StateLocked
 from core.host import Gauges
 from core.journal import Journal
 from data.universe import Universe
@@ -366,6 +366,28 @@ def test_P33_an_edit_while_running_is_told_once_and_the_running_settings_stay(
     assert len(look()) == 1, "changed back to what runs: nothing to tell"
     tree[item].write_text("edited again")
     assert len(look()) == 2
+
+
+def test_P33_P12_an_edit_that_cannot_be_written_down_yet_is_told_at_the_next_look(
+    tmp_path: Path, tree: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, journal = SteppedClock(NOW), Journal(tmp_path / "chain.jsonl", SteppedClock(NOW))
+    upkeep = Upkeep(Watch(lambda: fingerprints(tree)), lambda: Gauges(1, 100, 1, None), journal, clock)
+
+    def held(*_: Any, **__: Any) -> None:
+        raise StateLocked("chain.jsonl has been locked by another process for 10 s")
+
+    for item in ("config", "universe"):
+        tree[item].write_text("edited")
+    with monkeypatch.context() as patch:
+        patch.setattr(journal, "append", held)
+        clock.advance(timedelta(seconds=EVERY_S))
+        upkeep()
+    assert list(journal.records()) == []
+    for _ in range(2):
+        clock.advance(timedelta(seconds=EVERY_S))
+        upkeep()
+        assert [r.body["item"] for r in journal.kinds("changed_on_disk")] == ["config", "universe"]
 
 
 def test_P33_the_settings_of_a_running_program_cannot_change() -> None:

@@ -19,7 +19,7 @@ from core.errors import BrokerDown
 from core.market_calendar import Facts, MarketCalendar
 from core.paths import Home
 from execution.scheduler import DueRun
-from execution.session import RunReport
+from execution.session import NotOpenYet, RunReport
 from scripts import ground
 from tests.fakes.grounds import a_context
 from tests.fakes.runners import TIMES, Host, host, ny
@@ -138,22 +138,113 @@ def test_P15_a_clock_set_forward_by_mistake_calls_nothing_missed_that_is_still_t
     assert h.missed() == {} and h.scan_runs() == [f"2024-03-05T{what}" for what in (*TIMES, "close")]
 
 
-@pytest.mark.parametrize(("agrees", "doubted_s"), [(None, 30), (False, 600)])
-def test_P15_a_clock_that_nobody_confirms_is_doubted_for_a_while_and_then_everything_is_written_down(
-    tmp_path: Path, agrees: bool | None, doubted_s: int
+class Alerts(list[tuple[str, str]]):
+    """(event, code) of every line that goes to the error log."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(logs, "error_event", lambda name, /, **fields: self.append((name, fields["code"])))
+
+
+DOUBTED = ("clock_doubted", "CLOCK_NOT_CONFIRMED")
+
+
+@pytest.mark.parametrize("agrees", [None, False])
+def test_P15_a_clock_that_nobody_confirms_writes_nothing_off_and_is_told_again_and_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, agrees: bool | None
+) -> None:
+    """For hours, from the evening into days that have not come; then it is put right, and each scan comes."""
+    told = Alerts(monkeypatch)
+    h = host(tmp_path, ny("07:00"))
+    h.session.agrees = agrees
+    h.session.always = BrokerDown("no answer")  # as the real one would: it asks for the time first
+    runner = h.runner(jumps(h, ny("15:00", date(2024, 3, 12))))
+    runner.forever()
+    assert told == [("clock_jumped", "SLEPT_OR_SET_FORWARD")]
+    for _ in range(2 * 3600 // 5):
+        h.clock.advance(timedelta(seconds=5))
+        runner.step()
+    assert told.count(DOUBTED) == pytest.approx(12, abs=1), "after half a minute, then every ten"
+    assert {r.kind for r in h.journal.records()} <= {"run_failed"} and (agrees is None or h.session.did == [])
+    h.session.agrees, h.session.always = True, None
+    runner._stop = jumps(h, ny("09:10"))
+    runner.forever()
+    h.run_until(ny("17:00"))
+    assert h.missed() == {} and h.scan_runs() == [f"2024-03-05T{what}" for what in (*TIMES, "close")]
+
+
+@pytest.mark.parametrize("agrees", [None, False])
+def test_P16_what_a_machine_slept_over_is_written_down_as_soon_as_the_broker_confirms_the_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, agrees: bool | None
 ) -> None:
     h = host(tmp_path, ny("09:30"))
     h.session.agrees = agrees
     runner = h.runner(jumps(h, ny("11:00")))
     runner.forever()
-    since = 10
+    h.clock.advance(timedelta(hours=1))
+    runner.step()
     assert h.missed() == {}
-    while not h.missed():
-        h.clock.advance(timedelta(seconds=5))
-        since += 5
-        runner.step()
-        assert since <= doubted_s + 10, "for ever"
-    assert since >= doubted_s and set(h.missed().values()) == {"OVERSLEPT"}
+    h.session.agrees = True
+    h.clock.advance(timedelta(seconds=5))
+    runner.step()
+    assert h.missed() == {"2024-03-05T09:35": "OVERSLEPT", "2024-03-05T10:30": "OVERSLEPT"}
+
+
+@pytest.mark.parametrize(("agrees", "made"), [(None, True), (False, False)])
+def test_P16_a_broker_that_is_silent_about_the_time_keeps_a_due_scan_waiting_for_half_a_minute_only(
+    tmp_path: Path, agrees: bool | None, made: bool
+) -> None:
+    """The scan itself compares again. One that disagrees keeps it for as long as it does."""
+    h = host(tmp_path, ny("06:00"))
+    h.session.agrees = agrees
+    runner = h.runner(jumps(h, ny("09:34:50")))
+    runner.forever()
+    h.clock.advance(timedelta(seconds=19))
+    runner.step()
+    assert h.session.did == []
+    h.clock.advance(timedelta(seconds=10))
+    runner.step()
+    assert (h.scan_runs() == ["2024-03-05T09:35"]) is made and h.missed() == {}
+
+
+def test_P15_a_clock_that_jumps_while_a_scan_is_made_is_doubted_too(tmp_path: Path) -> None:
+    h = host(tmp_path, ny("09:34:50"))
+
+    def jump() -> None:
+        elapsed = h.clock.monotonic()
+        h.clock.set(ny("14:00"))
+        h.clock._elapsed = elapsed
+        h.session.agrees = False
+
+    h.session.during = jump
+    h.run_until(ny("15:00"))
+    assert h.missed() == {} and h.scan_runs() == ["2024-03-05T09:35"]
+
+
+def test_P15_a_scan_that_finds_the_clocks_apart_is_not_called_missed_before_they_agree(tmp_path: Path) -> None:
+    """Ahead by less than what is taken for a jump: the scan itself sees it."""
+    h = host(tmp_path, ny("09:35"), catch_up_s=30.0)
+    h.session.errors = [BrokerDown("100 s from ours", code="CLOCK_DISAGREES")]
+    h.session.agrees = False
+    runner = h.runner()
+    runner.step()
+    h.clock.advance(timedelta(seconds=100))
+    runner.step()
+    assert h.missed() == {}
+    h.clock.set(ny("09:35"))
+    h.session.agrees = True
+    h.clock._elapsed += 5.0
+    runner.step()
+    assert h.missed() == {} and h.scan_runs() == ["2024-03-05T09:35"]
+
+
+def test_P15_a_scan_whose_clocks_agree_again_too_late_is_missed_as_failed(tmp_path: Path) -> None:
+    h = host(tmp_path, ny("09:35"), catch_up_s=30.0)
+    h.session.errors = [BrokerDown("100 s from ours", code="CLOCK_DISAGREES")]
+    runner = h.runner()
+    runner.step()
+    h.clock.advance(timedelta(seconds=100))
+    runner.step()
+    assert h.missed() == {"2024-03-05T09:35": "FAILED_UNTIL_TOO_LATE"}
 
 
 def test_P16_a_process_that_only_stood_still_needs_no_confirmation(tmp_path: Path) -> None:
@@ -314,6 +405,39 @@ def test_D22_a_closing_that_no_calendar_knew_is_no_scan_and_no_vendor_is_asked(t
     assert logs.counters()[("market_closed", ())] >= 1
     made.broker.clock = open_clock
     assert made.session.run(due("10:30", first=False)).code == "OK" and "plan" in made.planner.asked
+
+
+@pytest.mark.parametrize(
+    ("opens", "code"),
+    [
+        (ny("09:30:00"), None),  # ours is a second ahead
+        (ny("09:40:00"), None),  # a late open, as late as a scan may be
+        (ny("09:40:01"), "MARKET_CLOSED"),
+        (ny("09:30", date(2024, 3, 6)), "MARKET_CLOSED"),  # a closing that no calendar knew
+        (ny("09:29:50"), None),  # the word is old, by no more than clocks may be apart
+        (ny("09:29:49"), "MARKET_CLOSED"),
+    ],
+)
+def test_D22_a_scan_at_the_open_is_not_used_up_by_a_broker_that_is_about_to_open(
+    tmp_path: Path, opens: datetime, code: str | None
+) -> None:
+    made = scene(tmp_path, "PICKA", start_at=ny("09:30:00"))
+    hold(made, "HELD", protected=False)
+    open_clock = made.broker.clock
+    now = ny("09:29:59") if opens >= ny("09:30:00") else ny("09:30:00") - timedelta(microseconds=1)
+    made.broker.clock = lambda: replace(open_clock(), now=now, is_open=False, next_open=opens)
+    run = due("09:30", at=ny("09:30:00"))
+    if code is not None:
+        assert made.session.run(run).code == code
+        assert [r.body["code"] for r in made.world.journal.kinds("scan_run")] == [code]
+        return
+    with pytest.raises(NotOpenYet) as caught:
+        made.session.run(run)
+    assert caught.value.code == "MARKET_NOT_OPEN" and made.planner.asked == []
+    assert list(made.world.journal.kinds("scan_run")) == [], "it is not over"
+    assert made.ledger().protective(made.ledger().open_trades()[0].decision_id), "what is held does not wait"
+    made.broker.clock = open_clock
+    assert made.session.run(run).code == "OK" and "plan" in made.planner.asked
 
 
 def hours(day: date, closes: str, *, is_open: bool = True) -> BrokerClock:

@@ -91,6 +91,22 @@ def test_down_it_goes_with_a_reason_only(own_home: Path, capsys: pytest.CaptureF
     assert run("back", "--reason", "x", "--to", "moon") == Exit.USAGE
 
 
+def test_below_one_share_it_does_not_go_while_something_is_held_or_ordered(
+    own_home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    intended, *rest = an_entry()
+    home_with(own_home, ("ladder_step", {"from": "x", "to": "full", "reason": "test"}), intended, *rest)
+    assert run("back", "--reason", "odd", "--to", "shadow") == Exit.CONFIG
+    assert "LADDER_HOLDING: AAA" in capsys.readouterr().err
+    assert run("back", "--reason", "odd", "--to", "one_share", "--json") == Exit.OK
+
+
+def test_an_order_that_is_out_holds_it_too(own_home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    home_with(own_home, ("ladder_step", {"from": "x", "to": "one_share", "reason": "test"}), an_entry()[0])
+    assert run("back", "--reason", "odd") == Exit.CONFIG
+    assert "LADDER_HOLDING: AAA" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("rung", "words"),
     [

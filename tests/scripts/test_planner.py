@@ -12,6 +12,7 @@ import pytest
 
 from config.strategy_params import load_strategy_params
 from core.domain import ExitReason, Symbol
+from core.errors import DataError, KobeError, StateCorrupt
 from core.panel import Panel
 from execution.scheduler import DueRun
 from scripts import trading, wiring
@@ -90,3 +91,64 @@ def test_an_indicator_tells_only_from_bars_of_the_last_session_and_for_a_halted_
     assert halted.exits(scan(SESSIONS[232]), held) == [("d", ExitReason.IBS)]
     entered_today = planner(data(SESSIONS[:229], SESSIONS[229], strong), monkeypatch)
     assert entered_today.exits(scan(SESSIONS[230]), held) == []  # its last bar is from before the entry
+
+
+STRONG: Bar = (100.0, 120.0, 100.0, 120.0)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [DataError("they differ", code="VENDOR_BASIS"), DataError("it is damaged", code="QUARANTINE_DAMAGED"),
+     OSError("the disk")],
+)  # fmt: skip
+@pytest.mark.parametrize("at_hand", [None, data(SESSIONS[:231], SESSIONS[230])], ids=["nothing", "yesterday's"])
+def test_bars_that_came_and_are_not_believed_still_tell_what_leaves(
+    monkeypatch: pytest.MonkeyPatch, error: Exception, at_hand: Any
+) -> None:
+    """Before the scan the store is of an earlier session; the scan brings it up to date, and then refuses entries."""
+    made = planner(at_hand, monkeypatch)
+    made._context.clock = SimpleNamespace(now=lambda: CALENDAR.opens_at(SESSIONS[232]))
+    run, held = scan(SESSIONS[232]), ledger("ibs_rsi", 7)
+    assert made.exits(run, held) == []
+
+    def fetched(*_: Any) -> Any:
+        monkeypatch.setattr(wiring, "stored", lambda *_: data(SESSIONS[:232], SESSIONS[231], STRONG))
+        raise error
+
+    monkeypatch.setattr(wiring, "data_from_store", fetched)
+    plan = made.plan(run, held)
+    assert plan.problem == (error.code if isinstance(error, KobeError) else "SCAN_FAILED") and plan.entries == ()
+    assert plan.exits == [("d", ExitReason.IBS)]
+
+
+@pytest.mark.parametrize("trouble", [DataError("no bars"), OSError("the disk"), None])
+def test_when_the_bars_of_the_last_session_are_not_there_only_the_time_stop_leaves(
+    monkeypatch: pytest.MonkeyPatch, trouble: Exception | None
+) -> None:
+    made = planner(data(SESSIONS[:231], SESSIONS[230], STRONG), monkeypatch)
+    made._context.clock = SimpleNamespace(now=lambda: CALENDAR.opens_at(SESSIONS[232]))
+
+    def nothing(*_: Any) -> None:
+        if trouble is not None:
+            raise trouble
+
+    def fetched(*_: Any) -> Any:
+        raise DataError("no answer")
+
+    monkeypatch.setattr(wiring, "stored", nothing)
+    monkeypatch.setattr(wiring, "data_from_store", fetched)
+    assert made.exits(scan(SESSIONS[232]), ledger("ibs_rsi", 7)) == []
+    assert made.plan(scan(SESSIONS[232]), ledger("ibs_rsi", 7)).exits == []
+    assert made.plan(scan(SESSIONS[232], last=True), ledger("ibs_rsi", 3)).exits == [("d", ExitReason.TIME)]
+
+
+def test_a_damaged_state_is_no_reason_for_a_plan(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = planner(None, monkeypatch)
+    made._context.clock = SimpleNamespace(now=lambda: CALENDAR.opens_at(SESSIONS[232]))
+
+    def fetched(*_: Any) -> Any:
+        raise StateCorrupt("the journal")
+
+    monkeypatch.setattr(wiring, "data_from_store", fetched)
+    with pytest.raises(StateCorrupt):
+        made.plan(scan(SESSIONS[232]), ledger())
