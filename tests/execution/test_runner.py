@@ -222,7 +222,7 @@ def not_written() -> int:
     return logs.counters().get(("journal_not_written", (("code", "STATE_LOCKED"),)), 0)
 
 
-def test_p12_a_scan_whose_failure_cannot_be_written_down_is_told_and_tried_again(tmp_path: Path) -> None:
+def test_p13_a_scan_whose_failure_cannot_be_written_down_is_told_and_tried_again(tmp_path: Path) -> None:
     h, before = host(tmp_path, ny("09:35")), not_written()
     h.session.errors = [StateLocked("held"), StateLocked("held")]
     turn(h, held(h, run_failed=2), ny("09:36"))
@@ -230,7 +230,7 @@ def test_p12_a_scan_whose_failure_cannot_be_written_down_is_told_and_tried_again
     assert h.scan_runs() == ["2024-03-05T09:35"] and h.missed() == {} and not_written() == before + 2
 
 
-def test_p12_a_missed_scan_that_cannot_be_written_down_is_not_over_and_told_later(tmp_path: Path) -> None:
+def test_p13_a_missed_scan_that_cannot_be_written_down_is_not_over_and_told_later(tmp_path: Path) -> None:
     h = host(tmp_path, ny("11:00"))
     runner = held(h, run_missed=1)
     runner.step()
@@ -240,14 +240,14 @@ def test_p12_a_missed_scan_that_cannot_be_written_down_is_not_over_and_told_late
     assert h.missed() == {"2024-03-05T09:35": "NOT_RUNNING", "2024-03-05T10:30": "NOT_RUNNING"}
 
 
-def test_p12_a_missed_scan_that_cannot_be_written_down_keeps_no_due_one_waiting(tmp_path: Path) -> None:
+def test_p13_a_missed_scan_that_cannot_be_written_down_keeps_no_due_one_waiting(tmp_path: Path) -> None:
     h = host(tmp_path, ny("10:30"))
     held(h, run_missed=1).step()
     assert h.scan_runs() == ["2024-03-05T10:30"]
 
 
 @pytest.mark.parametrize("kind", ["runs_missed", "run_missed"])
-def test_p12_a_long_absence_is_told_once_when_the_journal_is_free(tmp_path: Path, kind: str) -> None:
+def test_p13_a_long_absence_is_told_once_when_the_journal_is_free(tmp_path: Path, kind: str) -> None:
     h = host(tmp_path, ny("09:35", date(2024, 1, 3)))
     h.runner().step()
     h.clock.set(ny("08:00"))
@@ -258,14 +258,14 @@ def test_p12_a_long_absence_is_told_once_when_the_journal_is_free(tmp_path: Path
     assert len({run[:10] for run in h.missed()}) == MOST_SESSIONS_BACK + 1
 
 
-def test_p12_a_late_scan_begins_when_its_lateness_is_written_down(tmp_path: Path) -> None:
+def test_p13_a_late_scan_begins_when_its_lateness_is_written_down(tmp_path: Path) -> None:
     h = host(tmp_path, ny("09:36"))
     turn(h, held(h, run_late=1), ny("09:37"))
     assert h.session.did == [("09:36:05", "2024-03-05T09:35")]
     assert [r.body["late_s"] for r in h.journal.kinds("run_late")] == [65] and h.missed() == {}
 
 
-def test_p12_a_look_between_two_ticks_that_finds_the_journal_held_ends_nothing(tmp_path: Path) -> None:
+def test_p13_a_look_between_two_ticks_that_finds_the_journal_held_ends_nothing(tmp_path: Path) -> None:
     h = host(tmp_path, ny("09:35"))
     runner = h.runner(Stop(h.clock, ny("09:36"), 5.0))
     looks = iter([StateLocked("held")])

@@ -136,7 +136,7 @@ def test_the_journal_is_copied_between_two_records_of_a_writer(home: Home, monke
         pass
 
 
-def test_P12_no_writer_of_the_journal_waits_for_the_disk_of_the_backup(
+def test_P13_no_writer_of_the_journal_waits_for_the_disk_of_the_backup(
     home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever is written below --out may take its time: the journal is free, and what is appended is not in it."""

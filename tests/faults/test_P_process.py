@@ -368,7 +368,7 @@ def test_P33_an_edit_while_running_is_told_once_and_the_running_settings_stay(
     assert len(look()) == 2
 
 
-def test_P33_P12_an_edit_that_cannot_be_written_down_yet_is_told_at_the_next_look(
+def test_P33_P13_an_edit_that_cannot_be_written_down_yet_is_told_at_the_next_look(
     tmp_path: Path, tree: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock, journal = SteppedClock(NOW), Journal(tmp_path / "chain.jsonl", SteppedClock(NOW))
