@@ -1,16 +1,21 @@
-"""Where the units of a walk-forward are worked out: threads here, or the processes of a Dask cluster, through joblib.
+"""Where the units of a walk-forward are worked out: here, or in the processes of a Dask cluster, through joblib.
 
-Threads share the panel as it lies in memory or on disk; numpy lets go of Python's lock in every large step, and a
-process of its own would spend longer starting than a dozen sets take. A cluster's workers map the panel from the file
-that we write; workers on machines that do not see the file are sent it once. Every worker must run our code on our
-numpy, else the same inputs could give other bytes: checked before the first unit.
+Here: where the system forks (Linux), processes that inherit all that was prepared, so that they cost nothing to start;
+elsewhere threads, because a process of its own would spend longer starting than a dozen sets take. Threads share the
+panel, but also Python's lock between numpy's steps. A cluster's workers map the panel from the file that we write;
+workers on machines that do not see the file are sent it once. Every worker must run our code on our numpy, else the
+same inputs could give other bytes: checked before the first unit.
 """
 
 from __future__ import annotations
 
 import contextlib
+import multiprocessing
+import multiprocessing.connection
+import os
 import pickle
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -49,19 +54,51 @@ def local(work: Work, workers: int) -> Iterator[tuple[int, Unit]]:
         for number, params in work.sets:
             yield number, evaluate(work.prepared[params.common], params, work.plan, work.costs)
         return
+    global _inherited
+    _inherited = work
+    try:
+        yield from (_forked if multiprocessing.get_start_method() == "fork" else _threaded)(len(work.sets), workers)
+    finally:
+        _inherited = None
+
+
+def _forked(count: int, workers: int) -> Iterator[tuple[int, Unit]]:
+    """Not through joblib: its processes are new Pythons, or it hands their results over only at the very end."""
+    from concurrent.futures import ProcessPoolExecutor, as_completed
+
+    context = multiprocessing.get_context("fork")
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=_end_with_parent) as pool:
+        for done in as_completed([pool.submit(_at, place) for place in range(count)]):
+            yield done.result()
+
+
+def _end_with_parent() -> None:
+    """A worker whose run was killed would wait for its next set for ever."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def watch(sentinel: int) -> None:
+        multiprocessing.connection.wait([sentinel])
+        os._exit(1)
+
+    threading.Thread(target=watch, args=(parent.sentinel,), daemon=True, name="parent").start()
+
+
+def _threaded(count: int, workers: int) -> Iterator[tuple[int, Unit]]:
     from joblib import Parallel, delayed
 
     pool = Parallel(n_jobs=workers, backend="threading", return_as="generator_unordered", batch_size=1)
-    yield from pool(
-        delayed(_numbered)(number, work.prepared[params.common], params, work.plan, work.costs)
-        for number, params in work.sets
-    )
+    yield from pool(delayed(_at)(place) for place in range(count))
 
 
-def _numbered(
-    number: int, prepared: Prepared, params: StrategyParams, plan: Plan, costs: CostModel
-) -> tuple[int, Unit]:
-    return number, evaluate(prepared, params, plan, costs)
+_inherited: Work | None = None
+"""What is being worked out: a forked process finds it here as it was, a thread shares it."""
+
+
+def _at(place: int) -> tuple[int, Unit]:
+    assert _inherited is not None
+    number, params = _inherited.sets[place]
+    return number, evaluate(_inherited.prepared[params.common], params, _inherited.plan, _inherited.costs)
 
 
 # ---------------------------------------------------------------- Dask

@@ -261,6 +261,26 @@ def test_a_run_that_was_killed_goes_on_and_writes_the_same_bytes(
     assert files(tmp_path / "killed") == files(tmp_path / "whole")
 
 
+@pytest.mark.skipif(os.name == "nt", reason="no process groups there, and its workers are threads")
+def test_a_run_that_was_killed_leaves_no_worker_behind(place: Path, tmp_path: Path) -> None:
+    grid = tmp_path / "grid.yaml"
+    grid.write_text(GRID.replace("[1.0, 2.5]", str([round(1.0 + k / 100, 2) for k in range(60)])))
+    env = {**os.environ, "KOBE_HOME": str(tmp_path / "home")}
+    argv = [sys.executable, str(SCRIPT), *words(place, tmp_path / "out"), "--grid", str(grid), "--workers", "2"]
+    with subprocess.Popen(argv, env=env, stdout=subprocess.DEVNULL, start_new_session=True) as process:
+        until = time.monotonic() + 60
+        while len(units(tmp_path / "home")) < 3 and process.poll() is None:
+            assert time.monotonic() < until
+            time.sleep(0.005)
+        process.kill()
+    assert process.returncode == -signal.SIGKILL
+    until = time.monotonic() + 10
+    with pytest.raises(ProcessLookupError):
+        while time.monotonic() < until:
+            os.killpg(process.pid, 0)
+            time.sleep(0.02)
+
+
 @pytest.mark.parametrize(
     ("more", "resumed"),
     [([], 5), (["--workers", "2"], 5), (["--costs-bps", "7"], 0), (["--folds", "3"], 0), (["--cap", "9"], 0),
