@@ -102,7 +102,9 @@ def open_alerting(context: Context, args: argparse.Namespace, clock: Clock | Non
 
 
 def _loop(context: Context, alerting: Alerting, args: argparse.Namespace, stop: threading.Event) -> None:
-    gone = _pipe_closed() if args.runner else threading.Event()
+    from scripts import watching
+
+    gone = watching.runner_gone() if args.runner else threading.Event()
     over = _over(context, args.runner)
     while True:
         alerting.step()
@@ -131,19 +133,6 @@ def _over(context: Context, nonce: str | None) -> Callable[[], bool]:
         return now - since[0] > ORPHAN_S
 
     return over
-
-
-def _pipe_closed() -> threading.Event:
-    """Set when the runner's end of the pipe is closed: it is gone, however it went."""
-    gone = threading.Event()
-
-    def read() -> None:
-        while sys.stdin.buffer.read(4096):
-            pass
-        gone.set()
-
-    threading.Thread(target=read, daemon=True, name="runner-pipe").start()
-    return gone
 
 
 if __name__ == "__main__":

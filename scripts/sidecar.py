@@ -100,8 +100,9 @@ def _until_told(context: Context, nonce: str | None, stop: threading.Event, serv
     """Ends the server: on a signal, or when the runner it belongs to has ended, was replaced, or is long dead."""
     from core.clock import SystemClock
     from execution.heartbeat import BEAT_FILE, read_beat
+    from scripts import watching
 
-    gone = _pipe_closed() if nonce else threading.Event()
+    gone = watching.runner_gone() if nonce else threading.Event()
     clock, since = SystemClock(), None
     while not stop.wait(_LOOK_S):
         if not gone.is_set():
@@ -111,19 +112,6 @@ def _until_told(context: Context, nonce: str | None, stop: threading.Event, serv
         if beat is None or beat.nonce != nonce or beat.stopped or clock.monotonic() - since > ORPHAN_S:
             break
     server.should_exit = True
-
-
-def _pipe_closed() -> threading.Event:
-    """Set when the runner's end of the pipe is closed: it is gone, however it went."""
-    gone = threading.Event()
-
-    def read() -> None:
-        while sys.stdin.buffer.read(4096):
-            pass
-        gone.set()
-
-    threading.Thread(target=read, daemon=True, name="runner-pipe").start()
-    return gone
 
 
 if __name__ == "__main__":

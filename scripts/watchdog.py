@@ -40,11 +40,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser().parse_args(argv)
     from core import logs
     from execution.watchdog import POLL_S, Verdict
-    from scripts import wiring
+    from scripts import watching, wiring
 
     context = wiring.open_context(args, mode=wiring.chosen_mode(args.mode))
     context.market_spec, context.fills = args.market, args.fills
-    gone = _pipe_closed() if args.token else threading.Event()
+    gone = watching.runner_gone() if args.token else threading.Event()
     with wiring.closing(context):
         dog = _watchdog(context, args.token, gone)
         logs.event("watchdog_started", code="WATCHING", token=args.token)
@@ -87,19 +87,6 @@ def _broker(context: Context) -> Broker:
     from scripts import wiring
 
     return wiring.open_broker(context, halt=KillSwitch(context.home.kill_switch), admission=NothingSent(cancels=True))
-
-
-def _pipe_closed() -> threading.Event:
-    """Set when the runner's end of the pipe is closed: it is gone, however it went. Immune to pids used again."""
-    gone = threading.Event()
-
-    def read() -> None:
-        while sys.stdin.buffer.read(4096):
-            pass
-        gone.set()
-
-    threading.Thread(target=read, daemon=True, name="runner-pipe").start()
-    return gone
 
 
 if __name__ == "__main__":

@@ -98,6 +98,20 @@ def _command(args: argparse.Namespace, token: str) -> list[str]:
     return command
 
 
+def runner_gone() -> threading.Event:
+    """In a child that the runner has started: set when the runner's end of the pipe is closed. It is gone then,
+    however it went; immune to pids used again."""
+    gone = threading.Event()
+
+    def read() -> None:
+        while sys.stdin.buffer.read(4096):
+            pass
+        gone.set()
+
+    threading.Thread(target=read, daemon=True, name="runner-pipe").start()
+    return gone
+
+
 def stop_on_signals() -> threading.Event:
     """Set by Ctrl-C, SIGTERM, a closed terminal or console: what is under way is finished, nothing new is begun."""
     stop = threading.Event()

@@ -188,12 +188,17 @@ def test_one_worker_two_workers_and_a_dask_cluster_write_the_same_bytes(
         return said_by(script, capsys, [*words(place, tmp_path / name), *more])
 
     computed = [in_home("one")["sets_computed"], in_home("two", "--workers", "2")["sets_computed"]]
+    with monkeypatch.context() as elsewhere:  # where no system forks: threads
+        elsewhere.setattr("scripts.walk_engines.multiprocessing.get_start_method", lambda: "spawn")
+        elsewhere.setattr("scripts.walk_engines._forked", None)
+        computed.append(in_home("threads", "--workers", "2")["sets_computed"])
     with cluster(tmp_path) as address:
         computed.append(in_home("dask", "--engine", "dask", "--scheduler", address)["sets_computed"])
         monkeypatch.setattr("scripts.walk_engines._checked", lambda *_: False)  # workers that do not see the file
         computed.append(in_home("sent", "--engine", "dask", "--scheduler", address)["sets_computed"])
-    assert computed == [5] * 4
-    assert files(tmp_path / "one") == files(tmp_path / "two") == files(tmp_path / "dask") == files(tmp_path / "sent")
+    assert computed == [5] * 5
+    for name in ("two", "threads", "dask", "sent"):
+        assert files(tmp_path / name) == files(tmp_path / "one"), name
 
 
 def test_a_worker_with_other_code_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
