@@ -115,10 +115,13 @@ class Opinion:
 
     probability: float | None
     code: str  # "OK", "MODEL_ABSENT", "MODEL_EXPIRED" …
+    model: str = ""  # its id; empty when there is none
 
 
 class Scorer(Protocol):
-    def opinion(self, signal: Signal) -> Opinion: ...
+    def opinions(self, signals: Sequence[Signal]) -> Mapping[str, Opinion]:
+        """By decision id, all signals of a scan at once; one that is missing counts as MODEL_ABSENT."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,11 +129,26 @@ class Review:
     """A reviewer may only shrink or veto: `scale` is within 0..1, 0 is a veto."""
 
     scale: Decimal
-    codes: tuple[str, ...] = ()
+    codes: tuple[str, ...] = ()  # in the order of their weight
+    confidence: float | None = None  # that the trade ends in profit, 0..1; None: nothing to say it by
 
 
 class Reviewer(Protocol):
-    def review(self, signal: Signal, score: float) -> Review: ...
+    def reviews(self, scored: Sequence[tuple[Signal, float]]) -> Mapping[str, Review]:
+        """By decision id, of every signal that its score let through; one that is missing is vetoed."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Regime:
+    """What kind of market it was at the close of `session`, as known then."""
+
+    label: str  # "unknown" when there is nothing to tell it by
+    session: date
+    since: date | None  # the first session of this label in a row; None: not known
+    probability: float | None  # of the label, filtered: from the past only
+    source: str  # "rule", or the id of the model
+    code: str = "OK"  # why it is unknown
 
 
 class EarningsCalendar(Protocol):

@@ -17,7 +17,7 @@ from config.settings_schema import Settings
 from core.domain import Mode, Signal, Symbol
 from core.earnings_filter import CLEAR, earnings_verdict
 from core.market_calendar import NEW_YORK
-from core.ports import EarningsCalendar, Reviewer, Scorer
+from core.ports import EarningsCalendar, Opinion, Review, Reviewer, Scorer
 from portfolio.quality_gate import Facts, Scored, score
 from portfolio.selection import Candidate, Correlate, Rules, select
 
@@ -85,6 +85,24 @@ class No:
     verdict: Verdict
 
 
+@dataclass(frozen=True, slots=True)
+class Reviewed:
+    """A signal that its score let through, with all that was said of it; `review` is None without a reviewer."""
+
+    scored: Scored
+    facts: Facts
+    opinion: Opinion | None
+    review: Review | None
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    picks: tuple[Pick, ...]  # in the order of selection
+    nos: tuple[No, ...]  # the objection to every other signal
+    opinions: Mapping[str, Opinion]  # what the model said, by decision id
+    reviewed: tuple[Reviewed, ...]
+
+
 def choose(
     found: Sequence[Found],
     questions: Questions,
@@ -94,26 +112,30 @@ def choose(
     correlate: Correlate,
     held: Mapping[Symbol, Decimal],
     taken: Collection[str] = (),
-) -> tuple[tuple[Pick, ...], list[No]]:
-    """The picks, in the order of selection, and the objection to every other signal.
-
-    held, taken: see portfolio.selection.
-    """
-    answers = [questions.ask(item) for item in found]
-    passed = [answer for answer in answers if isinstance(answer, Passed)]
+) -> Chosen:
+    """held, taken: see portfolio.selection."""
+    asked = questions.answers(found)
+    passed = [answer for answer in asked.answers if isinstance(answer, Passed)]
     candidates = [answer.candidate for answer in passed]
     selection = select(candidates, rules, sectors=sectors, correlate=correlate, held=held, taken=taken)
     notes = {id(answer.candidate): answer.notes for answer in passed}
     picks = tuple(_pick(c, notes[id(c)], taken) for c in selection.picks)
-    nos = [answer for answer in answers if isinstance(answer, No)]
+    nos = [answer for answer in asked.answers if isinstance(answer, No)]
     nos += [_no("SELECTION", r.candidate.scored.signal, r.code, r.numbers) for r in selection.refused]
-    return picks, nos
+    return Chosen(picks, tuple(nos), asked.opinions, asked.reviewed)
 
 
 @dataclass(frozen=True, slots=True)
 class Passed:
     candidate: Candidate
     notes: tuple[str, ...]  # they follow the score's own reasons
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    answers: list[No | Passed]  # one per signal, in their order
+    opinions: Mapping[str, Opinion]
+    reviewed: tuple[Reviewed, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,31 +148,60 @@ class Questions:
     scorer: Scorer | None
     reviewer: Reviewer | None
 
-    def ask(self, item: Found) -> No | Passed:
-        signal, (scale, vix_objection) = item.signal, self.vix
+    def answers(self, found: Sequence[Found]) -> Asked:
+        """Model and reviewer are asked once each, about all signals that came so far."""
+        allowed = [self._allowed(item) for item in found]
+        signals = [item.signal for item, notes in zip(found, allowed, strict=True) if not isinstance(notes, No)]
+        opinions = self.scorer.opinions(signals) if self.scorer is not None and signals else {}
+        scored = [
+            notes if isinstance(notes, No) else self._scored(item, opinions.get(item.signal.decision_id), notes)
+            for item, notes in zip(found, allowed, strict=True)
+        ]
+        passed = [(item, a.candidate.scored) for item, a in zip(found, scored, strict=True) if isinstance(a, Passed)]
+        if self.reviewer is None or not passed:
+            return Asked(scored, opinions, _told(passed, opinions, {}))
+        reviews = self.reviewer.reviews([(one.signal, one.score) for _, one in passed])
+        answers = [a if isinstance(a, No) else _shrunk(a, reviews.get(_id(a.candidate.scored))) for a in scored]
+        return Asked(answers, opinions, _told(passed, opinions, reviews))
+
+    def _allowed(self, item: Found) -> No | tuple[str, ...]:
+        """VIX and earnings: an objection, or notes."""
+        scale, vix_objection = self.vix
         if vix_objection is not None:
-            return _no("VIX", signal, *vix_objection)
-        objection, notes = self.earnings.ask(signal.symbol)
+            return _no("VIX", item.signal, *vix_objection)
+        objection, notes = self.earnings.ask(item.signal.symbol)
         if objection is not None:
-            return _no("EARNINGS", signal, *objection)
-        opinion = None if self.scorer is None else self.scorer.opinion(signal)
-        scored = score(signal, item.facts, opinion, self.settings.quality_gate.weights)
+            return _no("EARNINGS", item.signal, *objection)
+        return (*((f"VIX_SCALE_{scale}",) if scale < 1 else ()), *notes)
+
+    def _scored(self, item: Found, opinion: Opinion | None, notes: tuple[str, ...]) -> No | Passed:
+        scored = score(item.signal, item.facts, opinion, self.settings.quality_gate.weights)
         least = float(self.settings.quality_gate.min_score)
         if scored.score < least:
-            return _no("SCORE", signal, "SCORE_BELOW_MIN", {"score": scored.score, "limit": least, **scored.parts})
-        notes = (*((f"VIX_SCALE_{scale}",) if scale < 1 else ()), *notes)
-        return self._reviewed(Candidate(scored, scale), notes)
+            numbers = {"score": scored.score, "limit": least, **scored.parts}
+            return _no("SCORE", item.signal, "SCORE_BELOW_MIN", numbers)
+        return Passed(Candidate(scored, self.vix[0]), notes)
 
-    def _reviewed(self, candidate: Candidate, notes: tuple[str, ...]) -> No | Passed:
-        """A reviewer may only shrink: what is outside 0..1 (NaN too) cannot be acted on, so it is a veto."""
-        if self.reviewer is None:
-            return Passed(candidate, notes)
-        scored = candidate.scored
-        review = self.reviewer.review(scored.signal, scored.score)
-        if not (review.scale.is_finite() and 0 < review.scale <= 1):
-            numbers = {"codes": list(review.codes), "scale": str(review.scale)}
-            return _no("REVIEW", scored.signal, "REVIEW_VETO", numbers)
-        return Passed(Candidate(scored, candidate.scale * review.scale), (*notes, *review.codes))
+
+def _id(scored: Scored) -> str:
+    return scored.signal.decision_id
+
+
+def _told(
+    passed: Sequence[tuple[Found, Scored]], opinions: Mapping[str, Opinion], reviews: Mapping[str, Review]
+) -> tuple[Reviewed, ...]:
+    return tuple(Reviewed(one, item.facts, opinions.get(_id(one)), reviews.get(_id(one))) for item, one in passed)
+
+
+def _shrunk(passed: Passed, review: Review | None) -> No | Passed:
+    """A reviewer may only shrink: what is outside 0..1 (NaN too), or no answer, cannot be acted on: a veto."""
+    candidate = passed.candidate
+    if review is None:
+        return _no("REVIEW", candidate.scored.signal, "REVIEW_ABSENT", {})
+    if not (review.scale.is_finite() and 0 < review.scale <= 1):
+        numbers = {"codes": list(review.codes), "scale": str(review.scale)}
+        return _no("REVIEW", candidate.scored.signal, "REVIEW_VETO", numbers)
+    return Passed(Candidate(candidate.scored, candidate.scale * review.scale), (*passed.notes, *review.codes))
 
 
 def vix_scale(vix: float | None, settings: Settings) -> tuple[Decimal, tuple[str, Mapping[str, Any]] | None]:

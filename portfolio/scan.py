@@ -8,7 +8,7 @@ A symbol is asked these questions in this order; the first "no" of its best sign
 3. VIX: VIX_UNKNOWN, VIX_STOP (25–35 only halves the size)
 4. earnings: EARNINGS_NEAR, EARNINGS_UNKNOWN_REFUSED
 5. quality score: SCORE_BELOW_MIN
-6. reviewer: REVIEW_VETO
+6. reviewer: REVIEW_VETO, REVIEW_ABSENT
 7. selection: ALREADY_HELD; NOT_TRADE_OF_DAY, TOP_N_FULL, MAX_SIGNALS; SINGLE_NAME_SHARE, SECTOR_SHARE, CORRELATION
 
 else PICKED. `considered` is the number of symbols; picks and refused add up to it.
@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
@@ -29,8 +29,20 @@ from config.settings_schema import Settings
 from config.strategy_params import StrategyParams
 from core.domain import Mode, Symbol
 from core.panel import Panel
-from core.ports import EarningsCalendar, Reviewer, Scorer
-from portfolio.choice import STAGES, EarningsRule, Found, No, Pick, Questions, Verdict, choose, entry_session, vix_scale
+from core.ports import EarningsCalendar, Opinion, Reviewer, Scorer
+from portfolio.choice import (
+    STAGES,
+    EarningsRule,
+    Found,
+    No,
+    Pick,
+    Questions,
+    Reviewed,
+    Verdict,
+    choose,
+    entry_session,
+    vix_scale,
+)
 from portfolio.facts import GAP_SESSIONS_MAX, facts_of, longest_gaps
 from portfolio.selection import correlation_at, rules_from
 from portfolio.strategies import last_rows, session_date, setups_that_work, signals_at_points
@@ -53,6 +65,10 @@ class ScanResult:
     refused: Mapping[str, int]  # verdict code -> symbols, every symbol that was not picked
     verdicts: tuple[Verdict, ...]  # one per considered symbol, by symbol
     off: tuple[Failed, ...] = ()  # strategies that raised
+    opinions: Mapping[str, Opinion] = field(default_factory=dict)  # what the model said, by decision id
+    reviewed: tuple[Reviewed, ...] = ()  # signals that their score let through
+    model_asked: bool = False
+    reviewer_asked: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """`scan.py --json`; docs/interfaces.md."""
@@ -107,7 +123,7 @@ def run_scan(
     questions = Questions(
         settings, vix_scale(vix, settings), EarningsRule(earnings, settings, mode, entry, calendar), scorer, reviewer
     )
-    picks, objections = choose(
+    chosen = choose(
         found,
         questions,
         rules_from(settings, top3=top3),
@@ -116,7 +132,7 @@ def run_scan(
         held=held or {},
         taken=taken,
     )
-    verdicts = _verdicts(considered, picks, [*nos, *objections])
+    verdicts = _verdicts(considered, chosen.picks, [*nos, *chosen.nos])
     refused = Counter(v.code for v in verdicts if v.code != "PICKED")
     return ScanResult(
         as_of=as_of,
@@ -125,10 +141,14 @@ def run_scan(
         simulated=simulated,
         snapshot_sha256=snapshot_sha256,
         considered=len(considered),
-        picks=picks,
+        picks=chosen.picks,
         refused=dict(sorted(refused.items())),
         verdicts=verdicts,
         off=tuple(off),
+        opinions=chosen.opinions,
+        reviewed=chosen.reviewed,
+        model_asked=scorer is not None,
+        reviewer_asked=reviewer is not None,
     )
 
 

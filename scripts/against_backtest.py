@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -25,11 +25,12 @@ from portfolio.choice import STAGES
 from scripts import wiring
 from scripts.comparing import BY_CODE, Report, columns
 from scripts.recomputing import Happened, Inputs, Kept, RecordedDay, Row
-from scripts.recording import inputs_folder
+from scripts.recording import inputs_folder, reviewer_of, scorer_of
 from scripts.redeciding import symbol_of
 
 if TYPE_CHECKING:
     from core.panel import Panel
+    from core.ports import Reviewer, Scorer
     from execution.ledger import LedgerOrder
     from portfolio.backtest.portfolio_level import PortfolioRun
 
@@ -90,9 +91,15 @@ def _backtest(
         end=end, costs_bps=0.0, workers=1, json=True,
     )  # fmt: skip
     loaded = load(context, wanted)
-    world = dataclasses.replace(world_of(context, loaded, wanted), sectors=then.sectors)
+    world = dataclasses.replace(world_of(context, loaded, wanted), sectors=then.sectors, advice_on=_advice_on(days))
     panel = loaded.panel.select([s for s in loaded.panel.symbols if Symbol(s) in then.sectors])
     return _Tested(simulate(prepare(panel, then.params.common), start, end, world), panel)
+
+
+def _advice_on(days: Sequence[RecordedDay]) -> Callable[[date], tuple[Scorer | None, Reviewer | None]]:
+    """Model and reviewer of each day's first scan, as they answered then."""
+    first = {day.day: next((row for row in day.rows if row["kind"] == "scan" and row["first"]), {}) for day in days}
+    return lambda day: (scorer_of(first.get(day, {})), reviewer_of(first.get(day, {})))
 
 
 def _simulated(tested: _Tested, days: Sequence[RecordedDay]) -> Texts:

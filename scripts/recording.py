@@ -23,13 +23,14 @@ from core.canonical import canonical_json
 from core.errors import DataError
 from core.files import write_atomic
 from core.market_calendar import NEW_YORK
+from core.ports import Opinion, Review
 from data.seen import SeenBars
 from scripts import wiring
 
 if TYPE_CHECKING:
     from config.settings_schema import Settings
     from config.strategy_params import StrategyParams
-    from core.domain import ExitReason, Symbol
+    from core.domain import ExitReason, Signal, Symbol
     from core.market_calendar import MarketCalendar
     from core.ports import EarningsCalendar
     from data.universe import Universe
@@ -111,6 +112,48 @@ def picks_value(result: ScanResult) -> list[dict[str, Any]]:
     ]  # fmt: skip
 
 
+def opinions_value(result: ScanResult) -> dict[str, list[Any]]:
+    """By decision id: probability, code, model."""
+    return {d: [o.probability, o.code, o.model] for d, o in sorted(result.opinions.items())}
+
+
+def reviews_value(result: ScanResult) -> dict[str, list[Any]]:
+    """By decision id: scale, codes, confidence. Signals that nobody reviewed are not in it."""
+    return {
+        item.scored.signal.decision_id: [str(item.review.scale), list(item.review.codes), item.review.confidence]
+        for item in result.reviewed if item.review is not None
+    }  # fmt: skip
+
+
+class RecordedScorer:
+    """What the model said that day."""
+
+    def __init__(self, value: Mapping[str, Sequence[Any]]) -> None:
+        self._opinions = {d: Opinion(probability, code, model) for d, (probability, code, model) in value.items()}
+
+    def opinions(self, signals: Sequence[Signal]) -> Mapping[str, Opinion]:
+        return self._opinions
+
+
+class RecordedReviewer:
+    """What the reviewer said that day. A signal that it did not see then is vetoed now: REVIEW_ABSENT."""
+
+    def __init__(self, value: Mapping[str, Sequence[Any]]) -> None:
+        self._reviews = {d: Review(Decimal(scale), tuple(codes), said) for d, (scale, codes, said) in value.items()}
+
+    def reviews(self, scored: Sequence[tuple[Signal, float]]) -> Mapping[str, Review]:
+        return self._reviews
+
+
+def scorer_of(row: Mapping[str, Any]) -> RecordedScorer | None:
+    """None: no model was asked."""
+    return None if row.get("opinions") is None else RecordedScorer(row["opinions"])
+
+
+def reviewer_of(row: Mapping[str, Any]) -> RecordedReviewer | None:
+    return None if row.get("reviews") is None else RecordedReviewer(row["reviews"])
+
+
 # ---------------------------------------------------------------- recording
 class Recorder:
     """One per process. Rows are written as they come; bars wait for `flush`, when the orders have left."""
@@ -174,6 +217,8 @@ class Recorder:
                 wiring.earnings_calendar(context), symbols)),
             "calendar": self._blob("calendar", run.session, lambda: calendar_value(context.calendar, run.session)),
             "verdicts": keep_blob(self._folder, verdicts_value(result)), "picks": picks_value(result),
+            "opinions": opinions_value(result) if result.model_asked else None,
+            "reviews": reviews_value(result) if result.reviewer_asked else None,
             "refused": dict(result.refused), "off": sorted(failed.strategy for failed in result.off),
         })  # fmt: skip
 

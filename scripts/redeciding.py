@@ -26,7 +26,7 @@ from execution.scheduler import DueRun
 from portfolio.scan import ScanResult, run_scan
 from risk.gate import Limits, Refused, decide
 from scripts import trading, wiring
-from scripts.recording import picks_value, verdicts_value
+from scripts.recording import picks_value, reviewer_of, scorer_of, verdicts_value
 
 if TYPE_CHECKING:
     from config.settings_schema import Settings
@@ -191,7 +191,8 @@ class Again:
     def scan(self, row: Row, inputs: Inputs) -> ScanResult:
         return run_scan(
             panel=inputs.panel, session=date.fromisoformat(row["session"]), as_of=_instant(row["as_of"]),
-            symbols=inputs.symbols, sectors=inputs.sectors, vix=inputs.vix, earnings=inputs, scorer=None, reviewer=None,
+            symbols=inputs.symbols, sectors=inputs.sectors, vix=inputs.vix, earnings=inputs,
+            scorer=scorer_of(row), reviewer=reviewer_of(row),
             settings=inputs.settings, params=inputs.params, mode=Mode(row["mode"]), top3=False,
             data_source=row["source"], simulated=row["simulated"], snapshot_sha256=row["snapshot_sha256"],
             quarantined=inputs.quarantined, held={Symbol(s): Decimal(usd) for s, usd in row["held"].items()},

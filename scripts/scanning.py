@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
     from core.domain import Symbol
+    from core.ports import Reviewer, Scorer
     from data.universe import Universe
     from portfolio.scan import ScanResult
     from portfolio.strategies.boundary import Failed
@@ -76,6 +77,8 @@ def run(
     deterministic: bool = False,
     held: Mapping[Symbol, Decimal] | None = None,
     taken: Collection[str] = (),
+    scorer: Scorer | None = None,
+    reviewer: Reviewer | None = None,
 ) -> ScanResult:
     """The pure funnel over the data. Deterministic: as_of is the morning after the session, whatever the clock says."""
     from core.market_calendar import parse_as_of
@@ -94,8 +97,8 @@ def run(
         sectors=universe.sectors,
         vix=data.vix,
         earnings=earnings,
-        scorer=None,
-        reviewer=None,
+        scorer=scorer,
+        reviewer=reviewer,
         settings=context.settings,
         params=context.params,
         mode=context.mode,

@@ -24,7 +24,7 @@ from config.strategy_params import StrategyParams
 from core.bars_io import to_day
 from core.domain import Breach, ExitReason, Mode, OrderIntent, OrderKind, Purpose, Quote, Side, Signal, Symbol, Tif
 from core.panel import Panel
-from core.ports import EarningsCalendar, EntryFacts, HouseRules
+from core.ports import EarningsCalendar, EntryFacts, HouseRules, Reviewer, Scorer
 from portfolio.backtest.account import Booked, Holding, SimulatedAccount
 from portfolio.backtest.costs import CostModel
 from portfolio.backtest.signals import DaySignals
@@ -57,6 +57,8 @@ class World:
     costs: CostModel
     cash_usd: Decimal
     mode: Mode = Mode.PAPER
+    advice_on: Callable[[date], tuple[Scorer | None, Reviewer | None]] = lambda day: (None, None)
+    """Who is asked on that day besides the rules; a backtest has nobody, a recorded day those of then."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -284,16 +286,17 @@ class _Simulation:
             return ()
         world, settings = self.world, self.world.settings
         earnings = EarningsRule(world.earnings_on(session), settings, world.mode, session, world.calendar)
-        questions = Questions(settings, vix_scale(world.vix.get(signal_session), settings), earnings, None, None)
+        scale = vix_scale(world.vix.get(signal_session), settings)
+        questions = Questions(settings, scale, earnings, *world.advice_on(session))
         held = self._held_usd() if settings.risk.one_position_per_symbol else {}
         correlate = Correlations(self.panel, self.rows, self.columns)
-        picks, nos = choose(found, questions, self.rules, sectors=world.sectors, correlate=correlate, held=held)
+        chosen = choose(found, questions, self.rules, sectors=world.sectors, correlate=correlate, held=held)
         signals = {(f.signal.symbol, f.signal.strategy): f.signal for f in found}
-        for no in nos:
+        for no in chosen.nos:
             signal = signals[no.verdict.symbol, no.verdict.strategy or ""]
             self.told.append(Told(session, signal, no.stage, no.verdict.code))
             self.refused[no.verdict.code] += 1
-        return picks
+        return chosen.picks
 
     def _held_usd(self) -> dict[Symbol, Decimal]:
         positions = self.account.positions()

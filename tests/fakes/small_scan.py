@@ -36,16 +36,26 @@ class Model:
     def __init__(self, probability: float | None, code: str = "OK") -> None:
         self.answer = Opinion(probability, code)
 
-    def opinion(self, signal: Signal) -> Opinion:
-        return self.answer
+    def opinions(self, signals: Sequence[Signal]) -> dict[str, Opinion]:
+        return {signal.decision_id: self.answer for signal in signals}
 
 
 class Critic:
     def __init__(self, scale: str) -> None:
         self.answer = Review(Decimal(scale), ("CRITIC",))
 
-    def review(self, signal: Signal, score: float) -> Review:
-        return self.answer
+    def reviews(self, scored: Sequence[tuple[Signal, float]]) -> dict[str, Review]:
+        return {signal.decision_id: self.answer for signal, _ in scored}
+
+
+class Silent:
+    """A model and a reviewer that say nothing."""
+
+    def opinions(self, signals: Sequence[Signal]) -> dict[str, Opinion]:
+        return {}
+
+    def reviews(self, scored: Sequence[tuple[Signal, float]]) -> dict[str, Review]:
+        return {}
 
 
 def bars() -> dict[str, BarColumns]:

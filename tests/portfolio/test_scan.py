@@ -28,6 +28,7 @@ from tests.fakes.small_scan import (
     Announcements,
     Critic,
     Model,
+    Silent,
     bars,
     scan,
 )
@@ -140,6 +141,24 @@ def test_a_model_adds_its_points() -> None:
 def test_a_reviewer_vetoes_and_cannot_enlarge(scale: str) -> None:
     result = scan(reviewer=Critic(scale))
     assert result.picks == () and result.refused["REVIEW_VETO"] == 3
+
+
+def test_a_signal_that_the_reviewer_says_nothing_of_is_vetoed() -> None:
+    result = scan(reviewer=Silent())
+    assert result.picks == () and result.refused["REVIEW_ABSENT"] == 3
+    assert [item.review for item in result.reviewed] == [None, None, None]
+
+
+def test_a_model_that_leaves_a_signal_out_is_absent_for_it() -> None:
+    assert all("MODEL_ABSENT" in pick.reasons for pick in scan(scorer=Silent()).picks)
+
+
+def test_what_model_and_reviewer_said_is_kept() -> None:
+    result = scan(scorer=Model(0.75), reviewer=Critic("0.5"))
+    assert {opinion.probability for opinion in result.opinions.values()} == {0.75}
+    assert len(result.reviewed) == 3
+    assert {item.review.scale for item in result.reviewed if item.review} == {Decimal("0.5")}
+    assert set(result.opinions) == {item.scored.signal.decision_id for item in result.reviewed}
 
 
 def test_a_reviewer_shrinks_on_top_of_the_vix() -> None:
