@@ -13,8 +13,9 @@ from core.clock import SystemClock
 from core.errors import KobeError
 from core.journal import Journal
 from data.seen import SeenBars
-from scripts.recording import Recorder
+from scripts.recording import Recorder, opinions_value, picks_value, reviewer_of, reviews_value, scorer_of
 from tests.fakes.recorded_day import DAY, record
+from tests.fakes.small_scan import Critic, Model, scan
 
 
 def told_in(home: Path) -> list[dict[str, Any]]:
@@ -63,3 +64,20 @@ def test_an_operator_who_interrupts_is_heard() -> None:
     context: Any = SimpleNamespace(home=SimpleNamespace(logs=Path("logs")))
     with pytest.raises(KeyboardInterrupt):
         Recorder(context, SimpleNamespace())._guarded(interrupted)  # type: ignore[arg-type]
+
+
+def test_what_model_and_reviewer_said_comes_back_from_the_row_to_the_byte() -> None:
+    then = scan(scorer=Model(0.7316), reviewer=Critic("0.25"))
+    row = json.loads(json.dumps({"opinions": opinions_value(then), "reviews": reviews_value(then)}))
+    again = scan(scorer=scorer_of(row), reviewer=reviewer_of(row))
+    assert picks_value(again) == picks_value(then) != picks_value(scan())
+    assert (again.opinions, again.reviewed) == (then.opinions, then.reviewed)
+
+
+def test_a_row_of_before_there_was_a_reviewer_asks_nobody() -> None:
+    assert scorer_of({}) is None and reviewer_of({}) is None
+    assert scorer_of({"opinions": None}) is None and reviewer_of({"reviews": None}) is None
+
+
+def test_a_signal_that_the_recorded_reviewer_never_saw_is_vetoed() -> None:
+    assert set(scan(reviewer=reviewer_of({"reviews": {}})).refused) >= {"REVIEW_ABSENT"}
