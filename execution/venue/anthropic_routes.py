@@ -6,10 +6,10 @@ import hashlib
 from collections.abc import Mapping
 from typing import Any
 
+from execution.venue.anthropic_model import PRICES, resolved, tokens_of, undated
 from execution.venue.app import Call, Refusal, Reply, Routes
 
-REPLY = '{"opinion":"none"}'
-_MODELS = ("claude-haiku-4-5", "claude-sonnet-5-5", "claude-opus-5-5")
+_LARGEST_BYTES = 32 * 1024 * 1024
 
 
 def check(headers: Mapping[str, str], query: Mapping[str, str]) -> None:
@@ -30,6 +30,8 @@ def _error(status: int, kind: str, message: str) -> Refusal:
 
 
 def _body(call: Call, *, needs_max_tokens: bool) -> dict[str, Any]:
+    if len(call.body) > _LARGEST_BYTES:
+        raise _error(413, "request_too_large", "Request exceeds the maximum size")
     try:
         body = call.json()
     except ValueError:
@@ -43,39 +45,34 @@ def _body(call: Call, *, needs_max_tokens: bool) -> dict[str, Any]:
         for name in ("temperature", "top_p", "top_k"):
             if name in body:
                 raise _error(400, "invalid_request_error", f"{name}: Extra inputs are not permitted")
+    if undated(str(body["model"])) not in PRICES:
+        raise _error(404, "not_found_error", f"model: {body['model']}")
     if body.get("stream"):
         raise _error(400, "invalid_request_error", "stream: not offered by the simulated venue")
     return body
 
 
-def _tokens(body: Mapping[str, Any]) -> int:
-    """A rough, repeatable count: a token for every three characters of system and messages."""
-    return 1 + len(f"{body.get('system', '')}{body['messages']}") // 3
-
-
 def post_message(call: Call) -> Reply:
+    model = call.venue.model
+    model.requests += 1
     body = _body(call, needs_max_tokens=True)
+    text, stop, counted = model.answer(body, call.now, call.today)
     digest = hashlib.sha256(call.body).hexdigest()[:24]
+    content = [{"type": "text", "text": text, "citations": None}] if text else []
     return Reply(
         {
-            "id": f"msg_simulated{digest}", "type": "message", "role": "assistant", "model": body["model"],
-            "content": [{"type": "text", "text": REPLY, "citations": None}], "stop_reason": "end_turn",
-            "stop_sequence": None, "stop_details": None, "container": None,
-            "usage": {
-                "input_tokens": _tokens(body), "cache_creation_input_tokens": 0, "cache_read_input_tokens": 0,
-                "cache_creation": {"ephemeral_5m_input_tokens": 0, "ephemeral_1h_input_tokens": 0},
-                "output_tokens": 6, "server_tool_use": None, "service_tier": "standard",
-                "inference_geo": "not_available",
-            },
+            "id": f"msg_simulated{digest}", "type": "message", "role": "assistant", "model": resolved(body["model"]),
+            "content": content, "stop_reason": stop, "stop_sequence": None, "stop_details": None, "container": None,
+            "usage": counted.as_usage(),
         },
         headers={"request-id": f"req_simulated{digest}"},
     )  # fmt: skip
 
 
 def post_count(call: Call) -> Reply:
-    return Reply({"input_tokens": _tokens(_body(call, needs_max_tokens=False))})
+    return Reply({"input_tokens": tokens_of(_body(call, needs_max_tokens=False))})
 
 
 def get_models(call: Call) -> Reply:
-    rows = [{"type": "model", "id": m, "display_name": m, "created_at": "2026-01-01T00:00:00Z"} for m in _MODELS]
-    return Reply({"data": rows, "has_more": False, "first_id": _MODELS[0], "last_id": _MODELS[-1]})
+    rows = [{"type": "model", "id": m, "display_name": m, "created_at": "2026-01-01T00:00:00Z"} for m in PRICES]
+    return Reply({"data": rows, "has_more": False, "first_id": rows[0]["id"], "last_id": rows[-1]["id"]})

@@ -22,6 +22,7 @@ from starlette.exceptions import HTTPException
 from core.market.base import Market
 from core.market_calendar import NEW_YORK, MarketCalendar
 from execution.venue.account import AccountStore
+from execution.venue.anthropic_model import SimulatedModel
 from execution.venue.matching import Engine
 
 
@@ -79,6 +80,7 @@ class Venue:
     market: Market
     calendar: MarketCalendar
     failures: list[str]  # tracebacks of our own mistakes, for tests and for a person who wonders about a 500
+    model: SimulatedModel = field(default_factory=SimulatedModel)
 
 
 Handler = Callable[[Call], Reply]
@@ -144,7 +146,7 @@ def create_app(engine: Engine, store: AccountStore) -> FastAPI:
 
     app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
     venue = Venue(engine, store, engine.market, engine.calendar, [])
-    app.state.failures = venue.failures
+    app.state.failures, app.state.model = venue.failures, venue.model
     for module in (alpaca_routes, alpaca_data, polygon_routes, anthropic_routes):
         router = APIRouter()
         module.register(Routes(router, venue, module.check))

@@ -18,6 +18,8 @@ from decimal import Decimal
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
+from execution.venue import anthropic_faults
+
 if TYPE_CHECKING:
     from execution.venue.matching import Engine
 
@@ -79,6 +81,7 @@ class Fault:
     (the same, then called filled), late_rest:S (one share at once, the rest S seconds later), reject_late (accepted,
     then rejected by the venue). Of an order DELETE: cancel_lost (acknowledged, but the order fills at the market
     instead), cancel_slow:S (pending_cancel for S seconds).
+    Of the language model: llm:NAME and llm:error:TYPE[:WAIT], see execution/venue/anthropic_faults.py.
     Two that go together are written with a plus: lag:5+reset is an order whose answer is lost and that cannot be seen.
     """
 
@@ -100,7 +103,11 @@ class Fault:
 
     @property
     def takes_effect(self) -> bool:
-        return not any(kind.partition(":")[0] in _BEFORE for kind in self.kinds)
+        return not any(
+            kind.partition(":")[0] in _BEFORE
+            or (kind.startswith("llm:") and not anthropic_faults.takes_effect(kind.removeprefix("llm:")))
+            for kind in self.kinds
+        )
 
 
 def _known(kind: str) -> bool:
@@ -109,6 +116,8 @@ def _known(kind: str) -> bool:
         return rest.partition(":")[0].isdigit()
     if name == "identity":
         return rest in _FIELDS
+    if name == "llm":
+        return anthropic_faults.knows(rest)
     if name == "word":
         return bool(rest)
     if name == "skew":
@@ -166,6 +175,9 @@ class FaultPlan:
 def spoiled(kind: str, answer: Answer) -> Answer:
     """What becomes of an answer. `answer` is that of the request, or empty when it took no effect."""
     kind, _, detail = kind.partition(":")
+    if kind == "llm":
+        code, body, headers = anthropic_faults.spoiled(detail, answer.status, answer.body)
+        return replace(answer, status=code, body=body, headers={"content-type": _JSON, **answer.headers, **headers})
     if kind in ("timeout_before", "timeout_after"):
         return replace(answer, delivery=Delivery.SILENCE)
     if kind in ("reset", "reset_before"):

@@ -27,6 +27,7 @@ from execution.venue.server import listening
 
 if TYPE_CHECKING:
     from execution.venue.account import AccountStore
+    from execution.venue.anthropic_model import SimulatedModel
     from execution.venue.app import Check, Handler, Venue
 
 _STOP_S = 5.0
@@ -132,7 +133,7 @@ class VenueHost:
         starting_cash: Decimal = Decimal(100_000), spread_bps: float = 4.0,
     ) -> AccountStore:  # fmt: skip
         """The account of the new venue, an existing one as it was left; the caller closes it."""
-        from execution.venue import alpaca_data, alpaca_routes
+        from execution.venue import alpaca_data, alpaca_routes, anthropic_routes
         from execution.venue.account import AccountStore
         from execution.venue.app import Venue
         from execution.venue.matching import Engine
@@ -143,7 +144,7 @@ class VenueHost:
             engine.begin(starting_cash, market.spec)
         table = Table()
         routes: Any = table
-        for module in (alpaca_routes, alpaca_data):
+        for module in (alpaca_routes, alpaca_data, anthropic_routes):
             table.check = module.check
             module.register(routes)
         self.failures = []
@@ -162,6 +163,12 @@ class VenueHost:
     def hang(self, transport: asyncio.BaseTransport) -> None:
         self._hanging.append(transport)
         self.on_silence()
+
+    @property
+    def model(self) -> SimulatedModel:
+        """The language model of the venue now open, with what it would bill."""
+        assert self._site is not None
+        return self._site.venue.model
 
     def answer(self, request: Request) -> Answer:
         """One request against the venue now open, with the fault that the plan has for it. On the server's thread."""

@@ -17,6 +17,7 @@ from execution.venue.account import VenueMeta as VenueMeta
 from execution.venue.account import read_meta as read_meta
 
 if TYPE_CHECKING:
+    from execution.venue.anthropic_model import SimulatedModel
     from execution.venue.faults import FaultPlan
 
 _HOST = "127.0.0.1"
@@ -56,6 +57,12 @@ class EmbeddedVenue:
     def failures(self) -> list[str]:
         """Tracebacks of requests that ended in a 500 through a mistake of the venue's own."""
         return list(self._app.state.failures) if self._app is not None else []
+
+    @property
+    def model(self) -> SimulatedModel:
+        """The language model, with what it would bill. Once started."""
+        found: SimulatedModel = self._app.state.model
+        return found
 
     def start(self) -> str:
         """Open the account, listen, and return the base URL. Raises ConfigError when the port is taken."""
