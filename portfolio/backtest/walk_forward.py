@@ -3,8 +3,8 @@
 A unit of work is one parameter set over the whole span: its signals are followed once, and every fold reads from that.
 What a unit tells is small, so it can be kept and sent. The choice is made afterwards, from units alone.
 
-The choice of a fold: the set with the highest score over its training trades (`folds.py` says which those are), among
-sets with at least `min_trades` of them. Equal scores: the frozen set, else the one that comes first in the grid.
+The choice of a fold: the set with the highest score over its training trades (`core/folds.py` says which those are),
+among sets with at least `min_trades` of them. Equal scores: the frozen set, else the one that comes first in the grid.
 When no set has enough trades or a score, the frozen parameters are judged, and the fold says why.
 """
 
@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 
 from config.strategy_params import StrategyParams
 from core.bars_io import Days
+from core.folds import Fold, choices_of, groups_of, paths, teaches
 from core.panel import Panel
 from portfolio.backtest.costs import CostModel
 from portfolio.backtest.engine import Trades, by_entry, next_free, possible_trades
-from portfolio.backtest.folds import Fold, choices_of, groups_of, paths, teaches
 from portfolio.backtest.marks import daily_returns, place_table
 from portfolio.backtest.output import signal_booked
 from portfolio.strategies import session_date

@@ -1,0 +1,1 @@
+"""The ensemble: members, their calibration, what is out of distribution, and the predictor that a scan asks."""
