@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from config.settings_schema import Settings
 from config.strategy_params import StrategyParams
 from core.bars_io import from_day
+from core.folds import Fold, choices_of, folds_that_fit, groups_of, paths, teaches, walk_folds
 from core.panel import Panel
 from portfolio.backtest.costs import CostModel
 from portfolio.backtest.engine import Trades, next_free, possible_trades, signal_trades
-from portfolio.backtest.folds import Fold, choices_of, folds_that_fit, groups_of, paths, teaches, walk_folds
 from portfolio.backtest.output import signal_booked
 from portfolio.backtest.walk_forward import (
     GROUPS,
