@@ -4,7 +4,8 @@
 
 The production runner, journal and alerts on a clock that is led: half days, closes that no calendar knew, sleeps,
 restarts, clocks set wrong, overruns, a broker that fails (execution/drill/ten_years.py says how often). Each zone is a
-process of its own with TZ set. Exit 1 when one due scan is unaccounted for.
+process of its own with TZ set. The same command plays the same years: `head` is the last hash of each journal, and two
+runs of one version print the same. Exit 1 when one due scan is unaccounted for.
 """
 
 from __future__ import annotations
@@ -68,12 +69,14 @@ def main() -> int:
     began = time.perf_counter()
     with ThreadPoolExecutor(args.jobs) as pool:
         rows = list(pool.map(lambda pair: child(pair[1], args, args.seed + pair[0]), enumerate(ZONES)))
-    print(f"{'zone':18} {'due':>6} {'on time':>8} {'late':>5} {'missed':>7} {'closed':>7} {'starts':>7} {'wrong':>6}")
+    print(
+        f"{'zone':18} {'due':>6} {'on time':>8} {'late':>5} {'missed':>7} {'closed':>7} {'starts':>7} {'wrong':>5} head"
+    )
     for row in rows:
         missed = sum(row["missed"].values())
         print(
             f"{row['zone']:18} {row['due']:6} {row['on_time']:8} {row['late']:5} {missed:7} {row['closed']:7} "
-            f"{row['starts']:7} {len(row['wrong']):6}   {row['host']}"
+            f"{row['starts']:7} {len(row['wrong']):5} {row['head'][:12]}   {row['host']}"
         )
         for line in row["wrong"][:10]:
             print(f"    {line}")

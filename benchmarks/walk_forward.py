@@ -30,11 +30,11 @@ sys.path.insert(0, str(ROOT))
 from benchmarks.backtest import ALWAYS, Row, cpu_of, exponent, prepared_data, table  # noqa: E402 - benchmarks run from any directory
 from config.loader import load_settings  # noqa: E402
 from config.strategy_params import StrategyParams, load_strategy_params  # noqa: E402
+from core.folds import walk_folds  # noqa: E402
 from core.panel import Panel  # noqa: E402
 from core.panel_file import panel_of_files  # noqa: E402
 from portfolio.backtest.costs import CostModel  # noqa: E402
 from portfolio.backtest.engine import signal_trades  # noqa: E402
-from portfolio.backtest.folds import walk_folds  # noqa: E402
 from portfolio.backtest.walk_forward import Plan, Unit, choices, combined, stitched  # noqa: E402
 from portfolio.strategies import session_date  # noqa: E402
 from portfolio.strategies.indicators import prepare  # noqa: E402

@@ -167,7 +167,12 @@ def _language_model(settings: Settings) -> Group:
     tracking = settings.cognitive.llm_analyzer.cost_tracking
     off = not settings.cognitive.llm_analyzer.enabled or settings.cognitive.llm_analyzer.mode == "off"
     bounds = [
-        Bound("cognitive.llm_analyzer.cost_tracking.max_daily_usd", tracking.max_daily_usd, "hard limit of a day"),
+        Bound(
+            "cognitive.llm_analyzer.cost_tracking.max_daily_usd",
+            tracking.max_daily_usd if tracking.enabled else None,
+            "hard limit of a day" if tracking.enabled else "cost_tracking.enabled is false",
+        ),
+        _tokens(settings),
         Bound(
             "cognitive.llm_analyzer.cost_tracking.alert_threshold_usd",
             None,
@@ -177,6 +182,18 @@ def _language_model(settings: Settings) -> Group:
     if off:
         bounds.append(Bound("cognitive.llm_analyzer.mode", Decimal(0), "turned off"))
     return Group("spent on the language model in a day", "USD", tuple(bounds))
+
+
+def _tokens(settings: Settings) -> Bound:
+    """The token limit in USD: if every token were the dearest that the model has."""
+    chosen = settings.cognitive.llm_analyzer
+    key, rows = "cognitive.llm_analyzer.max_daily_tokens", [r for r in chosen.prices.rows if r.model == chosen.model]
+    if not rows:
+        return Bound(key, Decimal(0), f"{chosen.model} has no price: it is not called")
+    newest = max(row.effective for row in rows)
+    dearest = max(row.output_usd for row in rows if row.effective == newest)
+    usd = dearest * chosen.max_daily_tokens / 1_000_000
+    return Bound(key, usd, f"{chosen.max_daily_tokens} tokens, all of them output at {dearest} USD per million")
 
 
 def numbers(found: Sequence[Group]) -> list[dict[str, object]]:

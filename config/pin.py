@@ -1,9 +1,10 @@
 """The config pin: one SHA-256 per thing that decides what is traded, so that a change is noticed and named.
 
-Items: `config` (config/base.yaml, or KOBE_CONFIG), `frozen_params`, `universe` (the file that the settings name) and
-`code` (every source file). Text is hashed with its line ends as LF, so that a Windows checkout has the same pin. The
-pin also keeps the values of the settings: a difference is told key by key, with the old and the new value. A number
-that became more than LARGE_FACTOR times larger or smaller is taken for a slip until it is acknowledged.
+Items: `config` (config/base.yaml, or KOBE_CONFIG), `frozen_params`, `universe` (the file that the settings name),
+`code` (every source file) and `model` (the manifest of the model that scores, or will after its shadow period). Text is
+hashed with its line ends as LF, so that a Windows checkout has the same pin. The pin also keeps the values of the
+settings: a difference is told key by key, with the old and the new value. A number that became more than LARGE_FACTOR
+times larger or smaller is taken for a slip until it is acknowledged.
 """
 
 from __future__ import annotations
@@ -19,14 +20,16 @@ from typing import Any, Final
 
 from config.loader import leaves, load_settings, settings_path
 from config.strategy_params import FROZEN_PARAMS_PATH, load_strategy_params
+from core import paths
 from core.documents import refuse_newer
 from core.errors import ConfigError, StateCorrupt
 from core.files import write_atomic
 from core.paths import REPO_ROOT, Home
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2  # 1 had no model
 ABSENT: Final = "absent"
-ITEMS: Final = ("config", "frozen_params", "universe", "code")
+ITEMS: Final = ("config", "frozen_params", "universe", "code", "model")
+NO_MODEL: Final = "0" * 64
 LARGE_FACTOR: Final = 5
 CODE_FOLDERS: Final = (
     "cognitive", "config", "core", "data", "execution", "llm", "ml_advanced", "portfolio", "risk", "scripts",
@@ -61,7 +64,24 @@ def compute_pin(*, config: Path | None = None, root: Path = REPO_ROOT, params: P
         "frozen_params": _sha256(frozen) or ABSENT,
         "universe": _sha256(universe) or ABSENT,
         "code": code_sha256(root),
+        "model": model_sha256(paths.home()),
     }
+
+
+def model_sha256(home: Home) -> str:
+    """As models/champion.json tells it, which follows the chain of models; a damaged view is told as another model."""
+    try:
+        content = (home.models / "champion.json").read_bytes()
+    except FileNotFoundError:
+        return NO_MODEL
+    except OSError as error:
+        raise ConfigError(f"cannot read models/champion.json: {error.strerror}", code="PIN_UNREADABLE") from error
+    try:
+        view = json.loads(content)
+        found = str(view["shadow_sha256"] or view["champion_sha256"] or NO_MODEL)
+    except (ValueError, KeyError, TypeError, RecursionError):
+        found = ""
+    return found if _is_sha256(found) else hashlib.sha256(content).hexdigest()
 
 
 def code_sha256(root: Path = REPO_ROOT) -> str:
@@ -111,9 +131,11 @@ def read_pin(home: Home) -> Mapping[str, Any] | None:
     except (OSError, ValueError) as error:
         raise _damaged(f"cannot be read: {error}") from error
     refuse_newer(path.name, document, SCHEMA_VERSION)
-    if not isinstance(document, dict) or document.get("schema_version") != SCHEMA_VERSION:
+    if not isinstance(document, dict) or document.get("schema_version") not in (1, SCHEMA_VERSION):
         raise _damaged("is of another version")
     items, settings = document.get("items"), document.get("settings")
+    if document["schema_version"] == 1 and isinstance(items, dict):
+        document["items"] = items = {**items, "model": NO_MODEL}
     if not isinstance(items, dict) or set(items) != set(ITEMS) or not all(_is_sha256(v) for v in items.values()):
         raise _damaged("does not hold one SHA-256 for each item")
     if not isinstance(settings, dict) or not all(isinstance(value, str) for value in settings.values()):

@@ -303,6 +303,10 @@ class Data(Section):
     quorum_sample: int = Field(
         default=20, ge=0, le=1000, description="symbols whose newest bar a second vendor is asked about each session"
     )
+    quorum_requests: int = Field(
+        default=10, ge=0, le=1000,
+        description="a second vendor that can tell of the whole universe in so many requests is asked about all of it",
+    )  # fmt: skip
     quorum_deadline_s: float = Field(
         default=10.0, gt=0, le=120, description="how long the entries wait for the second vendor's word"
     )
@@ -642,9 +646,23 @@ class WalkForward(Section):
     grid: str = Field(default="config/walk_forward_grid.yaml", min_length=1, description="what is tried without --grid")
 
 
+class Ml(Section):
+    """The ensemble: scripts/train_ensemble.py, scripts/models.py. Its points are quality_gate.weights.model."""
+
+    enabled: bool = Field(default=True, description="ask the champion; false: no model is asked, and earns nothing")
+    folds: int = Field(default=5, ge=2, le=20, description="test spans of the walk-forward that judges a challenger")
+    embargo_sessions: int = Field(default=10, ge=0, le=250, description="between what teaches and what is judged")
+    expires_days: int = Field(default=180, ge=7, le=1000, description="calendar days after its last label")
+    renew_days: int = Field(
+        default=45, ge=0, le=365, description="so long before the champion expires an equal may follow it"
+    )
+    shadow_sessions: int = Field(default=20, ge=0, le=250, description="a promoted model is only written down so long")
+    weight_most_pct: Fraction = Field(default=1.0, description="most that a model may earn of its points, a fraction")
+
+
 # ---------------------------------------------------------------- cognitive, logs
 class CostTracking(Section):
-    enabled: bool = True
+    enabled: bool = Field(default=True, description="false: only the token limit holds; spend is still recorded")
     max_daily_usd: Money = Field(
         default=Decimal("50.0"), ge=0, description="hard limit on language-model spend per day"
     )
@@ -663,27 +681,188 @@ class CostTracking(Section):
 
 
 class LlmCache(Section):
-    enabled: bool = True
-    ttl_hours: float = Field(default=24.0, gt=0, le=24 * 365, description="age at which a cached response expires")
+    enabled: bool = Field(default=True, description="answers are kept in cache/llm and asked for once")
+    ttl_hours: float = Field(
+        default=24.0,
+        gt=0,
+        le=24 * 365,
+        description="an answer expires after so long; days without a session do not count",
+    )
+
+
+class LlmPrice(Section):
+    """USD per million tokens of one model. `above_tokens`: for requests whose whole input is larger than this."""
+
+    model: str = Field(min_length=1, max_length=100)
+    effective: date = Field(description="first New York day")
+    aliases: Annotated[tuple[str, ...], BeforeValidator(_to_tuple)] = ()
+    above_tokens: int = Field(default=0, ge=0, description="0: the first band")
+    input_usd: Money = Field(gt=0, le=10_000)
+    output_usd: Money = Field(gt=0, le=10_000)
+    write_5m_usd: Money = Field(gt=0, le=10_000)
+    write_1h_usd: Money = Field(gt=0, le=10_000)
+    read_usd: Money = Field(ge=0, le=10_000)
+
+
+def _price(model: str, effective: str, usd: str, above_tokens: int = 0) -> LlmPrice:
+    """`usd`: input, output, 5-minute write, 1-hour write, read."""
+    names = ("input_usd", "output_usd", "write_5m_usd", "write_1h_usd", "read_usd")
+    values: dict[str, Any] = {name: Decimal(text) for name, text in zip(names, usd.split(), strict=True)}
+    return LlmPrice(model=model, effective=date.fromisoformat(effective), above_tokens=above_tokens, **values)
+
+
+DEFAULT_LLM_PRICES = (
+    _price("claude-fable-5-1", "2026-08-05", "10 50 12.5 20 0.25"),
+    _price("claude-opus-5-5", "2026-08-05", "4 20 5 8 0.20"),
+    _price("claude-opus-5", "2026-08-05", "5 25 6.25 10 0.50"),
+    _price("claude-opus-4-8", "2026-08-05", "5 25 6.25 10 0.50"),
+    _price("claude-opus-4-7", "2026-08-05", "5 25 6.25 10 0.50"),
+    _price("claude-opus-4-6", "2026-08-05", "5 25 6.25 10 0.50"),
+    _price("claude-opus-4-5", "2025-11-24", "5 25 6.25 10 0.50"),
+    _price("claude-sonnet-5-5", "2026-08-05", "2 10 2.5 4 0.20"),
+    _price("claude-sonnet-5-5", "2026-10-07", "2 10 2.5 4 0.10"),
+    _price("claude-sonnet-5", "2026-08-05", "2 10 2.5 4 0.20"),
+    _price("claude-sonnet-5", "2026-09-01", "3 15 3.75 6 0.30"),
+    _price("claude-sonnet-4-6", "2026-08-05", "3 15 3.75 6 0.30"),
+    _price("claude-sonnet-4-5", "2025-09-29", "3 15 3.75 6 0.30"),
+    _price("claude-haiku-5-5", "2026-08-05", "0.10 0.50 0.125 0.20 0.01"),
+    _price("claude-haiku-5-5", "2026-08-05", "0.50 2.50 0.625 1.00 0.05", above_tokens=100_000),
+    _price("claude-haiku-4-5", "2025-10-15", "1 5 1.25 2 0.10"),
+)
+
+
+class LlmPrices(Section):
+    """What the models cost. A model that is not in the table is not called."""
+
+    as_of: date = Field(default=date(2026, 11, 22), description="when the table was last looked at")
+    source: str = Field(
+        default="claudit 1.9.2, PromptFuel, synaps 0.10.2, simonw/llm-prices; not checked against the live page",
+        min_length=1,
+    )
+    warn_after_days: int = Field(default=45, ge=1, le=3650, description="an older table is told")
+    rows: Annotated[tuple[LlmPrice, ...], BeforeValidator(_to_tuple)] = Field(
+        default=DEFAULT_LLM_PRICES, description="a dated table"
+    )
+
+    @field_validator("rows")
+    @classmethod
+    def _one_meaning(cls, rows: tuple[LlmPrice, ...]) -> tuple[LlmPrice, ...]:
+        keys = [(row.model, row.effective, row.above_tokens) for row in rows]
+        if len(keys) != len(set(keys)):
+            raise ValueError("holds a model twice for the same day and band")
+        meant: dict[str, str] = {row.model: row.model for row in rows}
+        for row in rows:
+            for alias in row.aliases:
+                if meant.setdefault(alias, row.model) != row.model:
+                    raise ValueError(f"{alias!r} names both {meant[alias]} and {row.model}")
+        first_bands = {(row.model, row.effective) for row in rows if row.above_tokens == 0}
+        if any((row.model, row.effective) not in first_bands for row in rows):
+            raise ValueError("holds a band without its first one (above_tokens: 0) of the same day")
+        return rows
+
+
+class LlmCutoff(Section):
+    """Until when a model may have read what happened: no session up to that day tells of its worth."""
+
+    model: str = Field(min_length=1, max_length=100)
+    trained_until: date = Field(description="end of its training data")
+
+
+DEFAULT_LLM_CUTOFFS = (
+    LlmCutoff(model="claude-fable-5-1", trained_until=date(2026, 6, 30)),
+    LlmCutoff(model="claude-opus-5-5", trained_until=date(2026, 6, 30)),
+    LlmCutoff(model="claude-opus-5", trained_until=date(2026, 5, 31)),
+    LlmCutoff(model="claude-sonnet-5-5", trained_until=date(2026, 6, 30)),
+    LlmCutoff(model="claude-sonnet-5", trained_until=date(2026, 1, 31)),
+)
+"""Knowledge cut-offs of the vendor's model pages, stored copies, end of the month; not checked on the live pages."""
 
 
 class LlmAnalyzer(Section):
     enabled: bool = Field(default=True, description="master switch of language-model calls")
-    mode: Literal["off", "briefings_only", "full"] = "briefings_only"
+    mode: Literal["off", "briefings_only", "full"] = Field(
+        default="briefings_only", description="full: advice may shrink or veto; briefings_only: words only"
+    )
+    model: str = Field(default="claude-sonnet-5-5", min_length=1, max_length=100, description="needs a price below")
+    deadline_s: float = Field(default=30.0, ge=1, le=300, description="for one call, connecting and reading included")
+    max_output_tokens: int = Field(
+        default=4096, ge=64, le=32_000, description="of one answer, thinking included; all reserved before"
+    )
+    max_daily_tokens: int = Field(
+        default=100_000, ge=0, le=1_000_000_000, description="hard limit of a New York day, input and output"
+    )
+    warn_pct: Fraction = Field(default=0.80, description="warn when this share of the tighter of both limits is used")
+    rest_after: int = Field(default=3, ge=1, le=100, description="failed calls in a row; then none for rest_s")
+    rest_s: float = Field(default=300.0, ge=1, le=86_400, description="pause after rest_after failures or a 429")
+    caching_from_tokens: int = Field(
+        default=4096, ge=1024, le=1_000_000, description="a prefix this long that repeats is marked for prompt caching"
+    )
     cost_tracking: CostTracking = _section()
     cache: LlmCache = _section()
+    prices: LlmPrices = _section()
+    cutoffs: Annotated[tuple[LlmCutoff, ...], BeforeValidator(_to_tuple)] = Field(
+        default=DEFAULT_LLM_CUTOFFS,
+        description="training cut-off of each model; without one llm_value.py counts nothing",
+    )
+
+    @field_validator("cutoffs")
+    @classmethod
+    def _each_once(cls, rows: tuple[LlmCutoff, ...]) -> tuple[LlmCutoff, ...]:
+        if len({row.model for row in rows}) != len(rows):
+            raise ValueError("holds a model twice")
+        return rows
 
 
 class CognitivePreflight(Section):
     required: bool = Field(default=True, description="no trading before a passed preflight")
 
 
+class BreakerSessions(Section):
+    """How long a tripped breaker stays so, in sessions after the one it tripped in; null: until a person resumes it."""
+
+    calibration_drift: int | None = Field(default=None, ge=0, le=250, description="null: until a person resumes it")
+    loss_concentration: int | None = Field(default=10, ge=0, le=250, description="sessions; null: until a person")
+    confidence_collapse: int | None = Field(default=None, ge=0, le=250, description="null: until a person resumes it")
+    regime_stuck: int | None = Field(default=None, ge=0, le=250, description="null: until a person resumes it")
+    loss_streak: int | None = Field(default=None, ge=0, le=250, description="null: until a person resumes it")
+    daily_drawdown: int | None = Field(default=1, ge=0, le=250, description="sessions; 0: the rest of its own")
+    weekly_drawdown: int | None = Field(default=5, ge=0, le=250, description="sessions; null: until a person")
+    execution_quality: int | None = Field(default=5, ge=0, le=250, description="sessions; null: until a person")
+
+
 class CircuitBreakers(Section):
     enabled: bool = True
     calibration_bounds: Annotated[tuple[float, float], BeforeValidator(_to_tuple)] = Field(
-        default=(0.05, 0.95), description="[low, high] of the self model's calibration"
+        default=(0.05, 0.95), description="[low, high] of the mean confidence; outside, the self model is at an extreme"
     )
     max_loss_streak: int = Field(default=5, ge=1, le=100, description="halt entries after this many losses in a row")
+    window: int = Field(default=20, ge=5, le=250, description="trades, confidences or orders that a breaker looks back")
+    calibration_z: float = Field(
+        default=4.0, ge=2, le=10, description="wins against confidences, in standard errors, above: calibration_drift"
+    )
+    loss_share_most: float = Field(
+        default=0.75, gt=0, lt=1, description="losing share of the last `window` trades, above: loss_concentration"
+    )
+    symbol_losses_most: int = Field(
+        default=4, ge=2, le=100, description="losses of one symbol among them that carry that share of all losses"
+    )
+    confidence_sd_least: float = Field(
+        default=0.001, ge=0, le=0.1, description="of the last `window` probabilities of a model, below: collapse"
+    )
+    not_finite_most: int = Field(default=3, ge=1, le=100, description="predictions in a row that are no number")
+    regime_lag_sessions: int = Field(
+        default=3, ge=1, le=60, description="sessions that the regime may be older than the scan's; above: regime_stuck"
+    )
+    regime_same_sessions: int = Field(
+        default=5, ge=2, le=60, description="sessions in a row without a new word of the regime model: regime_stuck"
+    )
+    daily_drawdown_pct: Fraction = Field(
+        default=0.06, description="of the capital at work (position_limit x per_order_max_usd), loss of a session"
+    )
+    weekly_drawdown_pct: Fraction = Field(default=0.10, description="of the same, loss of an ISO week")
+    fill_rate_least: Fraction = Field(default=0.25, description="mean of the last `window` entries, below")
+    slippage_most_bps: float = Field(default=40.0, gt=0, le=1000, description="mean of the last `window` fills, above")
+    sessions: BreakerSessions = _section()
 
     @field_validator("calibration_bounds")
     @classmethod
@@ -693,10 +872,52 @@ class CircuitBreakers(Section):
         return bounds
 
 
+class ReviewRules(Section):
+    """How evidence shrinks a size. Nothing here can enlarge one."""
+
+    least: int = Field(default=20, ge=5, le=1000, description="outcomes; from fewer nothing is concluded")
+    shrink: Fraction = Field(default=0.5, description="part of the size that is left when evidence speaks against it")
+
+
+class MemorySettings(Section):
+    max_episodes: int = Field(
+        default=2000, ge=100, le=1_000_000, description="decisions remembered; what was bought comes before the rest"
+    )
+    similar_most: int = Field(default=25, ge=2, le=1000, description="past decisions that one is compared with")
+
+
+class SelfModelSettings(Section):
+    prior_trades: float = Field(
+        default=20.0, ge=0, le=10_000, description="trades of elsewhere that a win rate leans on at most"
+    )
+    interval: float = Field(default=0.95, ge=0.5, le=0.999, description="probability that an interval holds")
+    bins: int = Field(default=10, ge=2, le=100, description="of the reliability curve")
+
+
+class ReflectionSettings(Section):
+    """Learnings. `alpha` bounds the chance of ever adopting one from pure noise, see cognitive/reflection.py."""
+
+    enabled: bool = Field(default=True, description="false: nothing new is learned; what was adopted stays")
+    least: int = Field(default=20, ge=5, le=10_000, description="decisions inside, and outside, of a condition to ask")
+    discovery_fdr: Fraction = Field(default=0.02, description="false discovery rate of a search: candidates only")
+    harm_least_r: float = Field(default=0.3, ge=0, le=10, description="R by which a candidate has to have done worse")
+    candidates_most: int = Field(default=3, ge=1, le=100, description="under test at the same time")
+    confirm_least: int = Field(
+        default=30, ge=5, le=10_000, description="later decisions that met it, and that did not, which test a candidate"
+    )
+    confirm_within_days: int = Field(default=730, ge=30, le=36_500, description="a candidate untested then is retired")
+    alpha: Fraction = Field(default=0.05, description="chance of ever adopting anything from noise")
+    shrink_least: Fraction = Field(default=0.5, description="the smallest factor that a learning may put on a size")
+
+
 class Cognitive(Section):
     llm_analyzer: LlmAnalyzer = _section()
     preflight: CognitivePreflight = _section()
     circuit_breakers: CircuitBreakers = _section()
+    review: ReviewRules = _section()
+    memory: MemorySettings = _section()
+    self_model: SelfModelSettings = _section()
+    reflection: ReflectionSettings = _section()
 
 
 class Logs(Section):
@@ -730,6 +951,7 @@ class Settings(Section):
     venue: Venue = _section()
     costs: Costs = _section()
     walk_forward: WalkForward = _section()
+    ml: Ml = _section()
     cognitive: Cognitive = _section()
     logs: Logs = _section()
 

@@ -4,6 +4,8 @@
 |------------------------------------------|----------------------------------|------------------------------------|
 | `*.jsonl.<day>`, `*.jsonl.<n>`           | its last line                    | `--older-than`                     |
 | a current `*.jsonl`                      | its first line                   | then it begins anew, and is kept   |
+| `briefings/<day>-<phase>.md`, `.html`    | the later of name and last change | `--older-than`                     |
+| `llm/<day>.jsonl`                        | the later of name and last change | `--older-than`                     |
 | `verdicts/<day>.jsonl`, `inputs/<day>…`  | the later of name and last change | the longer of that and the evidence |
 | `inputs/bars/<source>/<day>-….bars`      | the last day of its month        | the same: months stand alone       |
 | `inputs/blobs/…`                         | its last change                  | the same, and nobody names it       |
@@ -22,6 +24,7 @@ from pathlib import Path
 
 _ROTATED = re.compile(r".+\.jsonl\.(\d{4}-\d{2}-\d{2}(-\d+)?|\d+)\Z")
 _DATED = re.compile(r"(\d{4}-\d{2}-\d{2})(?:\.jsonl|-[0-9a-f]+\.bars)\Z")
+_BRIEFING = re.compile(r"(\d{4}-\d{2}-\d{2})-(?:pregame|halftime|postgame)\.(?:md|html)\Z")
 _AT = re.compile(rb'"at":"(\d{4}-\d{2}-\d{2}T[0-9:.]+Z)"')
 _BLOB = re.compile(r"[0-9a-f]{32}\.json\.gz\Z")
 _HASH = re.compile(rb"[0-9a-f]{64}")
@@ -42,6 +45,8 @@ def plan(folder: Path, now: datetime, *, older_than: timedelta, evidence: timede
     """Sorted by path. Exactly as old as the limit stays. Links are not looked at. Nothing is changed."""
     cutoff, proof = now - older_than, now - max(older_than, evidence)
     found = [*_telemetry(folder, cutoff), *_dated(folder / "verdicts", proof), *_dated(folder / "inputs", proof)]
+    found += _dated(folder / "briefings", cutoff, _BRIEFING)
+    found += _dated(folder / "llm", cutoff)
     found += _bars(folder / "inputs" / "bars", proof)
     found += _blobs(folder / "inputs", {old.path for old in found}, proof)
     return sorted(found, key=lambda old: old.path)
@@ -82,8 +87,8 @@ def _first_line_at(path: Path) -> datetime | None:
         return None
 
 
-def _named_day(name: str) -> date | None:
-    match = _DATED.match(name)
+def _named_day(name: str, pattern: re.Pattern[str] = _DATED) -> date | None:
+    match = pattern.match(name)
     try:
         return date.fromisoformat(match[1]) if match is not None else None
     except ValueError:
@@ -94,10 +99,10 @@ def _end_of(day: date) -> datetime:
     return datetime(day.year, day.month, day.day, tzinfo=UTC) + _DAY
 
 
-def _dated(folder: Path, cutoff: datetime) -> Iterator[Old]:
+def _dated(folder: Path, cutoff: datetime, pattern: re.Pattern[str] = _DATED) -> Iterator[Old]:
     """A replay writes old days today: the later of name and last change counts."""
     for path, facts in _files(folder):
-        day = _named_day(path.name)
+        day = _named_day(path.name, pattern)
         if day is not None and (since := max(_end_of(day), _changed(facts))) < cutoff:
             yield Old(path, since, facts.st_size)
 

@@ -25,7 +25,7 @@ from core.log_rotation import Rotation
 from core.paths import Home, home
 from core.secrets import SecretsMaskingFilter, mask_secrets, mask_values
 
-_FILES = ("events.jsonl", "trades.jsonl", "errors.jsonl")
+_FILES = ("events.jsonl", "trades.jsonl", "errors.jsonl", "cognitive_decisions.jsonl")
 _OURS = frozenset({"at", "event", "run_id", "mode"})
 
 CounterKey = tuple[str, tuple[tuple[str, str], ...]]
@@ -84,6 +84,11 @@ def event(name: str, /, **fields: Any) -> None:
 def trade_event(name: str, /, **fields: Any) -> None:
     """One line in logs/trades.jsonl. Never raises."""
     _emit("trades.jsonl", _target, name, fields)
+
+
+def decision_event(name: str, /, **fields: Any) -> None:
+    """One line in logs/cognitive_decisions.jsonl. Never raises."""
+    _emit("cognitive_decisions.jsonl", _target, name, fields)
 
 
 def error_event(name: str, /, **fields: Any) -> None:

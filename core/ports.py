@@ -116,6 +116,7 @@ class Opinion:
     probability: float | None
     code: str  # "OK", "MODEL_ABSENT", "MODEL_EXPIRED" …
     model: str = ""  # its id; empty when there is none
+    weight: float = 1.0  # part of quality_gate.weights.model that it earned at its gate, 0..1
 
 
 class Scorer(Protocol):
@@ -126,11 +127,16 @@ class Scorer(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Review:
-    """A reviewer may only shrink or veto: `scale` is within 0..1, 0 is a veto."""
+    """A reviewer may only shrink or veto: `scale` is within 0..1, 0 is a veto.
+
+    `final`, at most `scale`, is what is left once the picks are chosen: what it takes away makes no room for another
+    signal. It is how a language model is heard; None takes nothing away.
+    """
 
     scale: Decimal
     codes: tuple[str, ...] = ()  # in the order of their weight
     confidence: float | None = None  # that the trade ends in profit, 0..1; None: nothing to say it by
+    final: Decimal | None = None
 
 
 class Reviewer(Protocol):

@@ -43,6 +43,12 @@ from core.journal import segments_folder
 from core.paths import Home
 
 REPLACING, RECONCILE = "replacing", "reconcile"
+ALERTING = "alerting"
+"""Lock that scripts/alerting.py holds: it would write what it knows of alerts over what was put back."""
+_SPENT = "what was spent on the language model is not set back"
+_NOT_SET_BACK: Final[Mapping[str, str]] = {
+    VENUE_FILE: "a broker's account is not set back", "llm_calls.jsonl": _SPENT, "llm_token_usage.json": _SPENT,
+}  # fmt: skip
 
 
 def _check_pending(document: Document) -> None:
@@ -98,8 +104,8 @@ def plan(
         target = _target(kept.path, home, settings)
         if target is None:
             left[kept.path] = "this program has no place for it"
-        elif kept.path == f"{STATE}/{VENUE_FILE}" and target.exists():
-            left[kept.path] = "a broker's account is not set back"
+        elif (why := _NOT_SET_BACK.get(kept.path.removeprefix(f"{STATE}/"))) is not None and target.exists():
+            left[kept.path] = why
         elif _is(target, kept, folder):
             same.append(kept.path)
         elif kept.path.startswith(f"{SETTINGS}/") and not with_settings:
@@ -108,7 +114,7 @@ def plan(
             changes.append(Change(kept.path, target, "replace" if target.exists() else "create", kept))
     wanted = {kept.path for kept in manifest.files}
     for name in state_files(home.state)[0]:
-        if f"{STATE}/{name}" not in wanted and name.name != VENUE_FILE:
+        if f"{STATE}/{name}" not in wanted and name.name not in _NOT_SET_BACK:
             changes.append(Change(f"{STATE}/{name}", home.state / name, "remove", None))
     return Plan(tuple(changes), tuple(same), left, tuple(notes))
 
@@ -143,7 +149,10 @@ def _same_account(manifest: Manifest, home: Home) -> list[str]:
 # ---------------------------------------------------------------- doing
 @contextlib.contextmanager
 def nobody_else(home: Home) -> Iterator[None]:
-    """Hold what a runner, an order and an operator's command hold. Raises AlreadyRunning naming the lock."""
+    """Hold what a runner, the alerting, an order and an operator's command hold. Raises AlreadyRunning naming the lock.
+
+    The sidecar writes nothing below state/ and may go on; what it follows is read anew.
+    """
     from filelock import FileLock, Timeout
 
     home.state.mkdir(parents=True, exist_ok=True)
@@ -152,6 +161,13 @@ def nobody_else(home: Home) -> Iterator[None]:
             held.enter_context(FileLock(str(home.state / "runner.lock"), timeout=0))
         except Timeout as error:
             raise AlreadyRunning("a runner holds this home", advice="stop the runner first") from error
+        try:
+            held.enter_context(locked(home.state / ALERTING, timeout_s=0.0))
+        except StateLocked as error:
+            raise AlreadyRunning(
+                "alerting.py works on this home", code="ALERTING_RUNNING",
+                advice="stop its service, or end that process: a runner that was killed leaves it behind for a day",
+            ) from error  # fmt: skip
         for name in ("operator", "emergency", "desk"):
             try:
                 held.enter_context(locked(home.state / name, timeout_s=0.0))

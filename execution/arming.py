@@ -7,7 +7,7 @@ What is not known is no permission: no pass, a pass of other code, a halt since,
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -33,7 +33,7 @@ class Pass:
 
     seq: int
     at: datetime
-    items: Mapping[str, str]  # as config.pin.compute_pin: config, frozen_params, universe, code
+    items: Mapping[str, str]  # as config.pin.compute_pin: config, frozen_params, universe, code, model
     account_id: str
 
 
@@ -66,6 +66,8 @@ class Armed:
     seq: int
     rung: Rung
     account_id: str
+    items: Mapping[str, str] = field(default_factory=dict)  # of this process, as config.pin.compute_pin
+    withheld: str = ""  # code: started for what is held, no entry before another pass
 
     def __str__(self) -> str:
         what = {
@@ -73,7 +75,8 @@ class Armed:
             Rung.ONE_SHARE: "no buy of more than one share",
             Rung.FULL: "the limits of the settings",
         }
-        return f"rung {self.rung}: {what[self.rung]}; armed by record {self.seq}"
+        told = f"rung {self.rung}: {what[self.rung]}; armed by record {self.seq}"
+        return f"{told}; NO ENTRIES before another pass ({self.withheld})" if self.withheld else told
 
 
 def permit(history: ArmingHistory, *, now: datetime, items: Mapping[str, str], max_age: timedelta) -> Armed:
@@ -95,7 +98,49 @@ def permit(history: ArmingHistory, *, now: datetime, items: Mapping[str, str], m
     if differing:
         code = "ARMING_BUILD_CHANGED" if "code" in differing else "ARMING_CONFIG_CHANGED"
         raise _refused(code, f"{', '.join(differing)} changed after the last live preflight")
-    return Armed(newest.seq, rung, newest.account_id)
+    return Armed(newest.seq, rung, newest.account_id, dict(items))
+
+
+NO_ENTRIES_ONLY = frozenset({"ARMING_STALE", "ALERT_UNACKNOWLEDGED", "ALERTS_UNREADABLE"})
+"""Refusals of a start that do not leave alone what is held: then it starts without entries. All others say that this
+is another build, other settings, another account or a halt: nothing is started on those."""
+
+
+def started_without_entries(
+    history: ArmingHistory, refusal: KobeError, *, now: datetime, items: Mapping[str, str], holds: bool
+) -> Armed:
+    """A permit for exits, protection and reconcile, when something is held and only the pass is old or an alert stands.
+
+    Raises `refusal` when nothing is held or it is of another kind, or what else the pass lacks.
+    """
+    if not holds or refusal.code not in NO_ENTRIES_ONLY:
+        raise refusal
+    armed = permit(history, now=now, items=items, max_age=timedelta.max)
+    return replace(armed, withheld=str(refusal.code))
+
+
+def entries_withheld(
+    history: ArmingHistory, armed: Armed, *, now: datetime, session_at: datetime, max_age: timedelta
+) -> str:
+    """Code of why a live runner may enter nothing now; empty when it may.
+
+    session_at : when the session begins. A pass counts for a session when it is no older than `max_age` then (the limit
+    itself passes), or was made since. What was withheld at the start stays so until a pass that came after the one that
+    the runner started with: a live preflight passes over no alert.
+    """
+    newest = history.newest
+    if newest is None:
+        return "LIVE_NOT_ARMED"
+    if armed.withheld and newest.seq <= armed.seq:
+        return armed.withheld
+    if newest.at - now > AHEAD or session_at - newest.at > max_age:
+        return "ARMING_STALE"
+    if newest.account_id != armed.account_id:
+        return "ARMING_ACCOUNT_CHANGED"
+    differing = {name for name in {*armed.items, *newest.items} if armed.items.get(name) != newest.items.get(name)}
+    if differing:
+        return "ARMING_BUILD_CHANGED" if "code" in differing else "ARMING_CONFIG_CHANGED"
+    return ""
 
 
 def require_account(armed: Armed, account_id: str, tail: str) -> None:
@@ -120,9 +165,12 @@ class RungDoor:
     otherwise a step back between a fill and its stop would leave the position bare.
     """
 
-    def __init__(self, inner: Admission, started_on: Rung, now: Callable[[], Rung]) -> None:
-        """`now` reads the journal and gives the rung it says. Raises StateCorrupt."""
-        self._inner, self._started_on, self._now = inner, started_on, now
+    def __init__(
+        self, inner: Admission, started_on: Rung, now: Callable[[], Rung], withheld: Callable[[], str] = lambda: ""
+    ) -> None:
+        """`now` reads the journal and gives the rung it says, `withheld` the code of why no buy leaves, or "". Both
+        raise StateCorrupt."""
+        self._inner, self._started_on, self._now, self._withheld = inner, started_on, now, withheld
 
     @property
     def rung(self) -> Rung:
@@ -137,6 +185,10 @@ class RungDoor:
         if rung is Rung.ONE_SHARE and order.get("side") != "sell" and str(order.get("qty")) != "1":
             logs.error_event("order_stopped_at_the_door", code="ONE_SHARE", observed=str(order.get("qty")), limit="1")
             raise RiskRefused(f"rung {rung}: a buy of {order.get('qty')} shares, at most 1", code="ONE_SHARE")
+        code = "" if order.get("side") == "sell" else self._withheld()
+        if code:
+            logs.error_event("order_stopped_at_the_door", code=code, observed=str(order.get("qty")), limit="0")
+            raise RiskRefused("entries are withheld until a live preflight passes", code=code)
         self._inner.admit(order, despite_halt=despite_halt)
 
     @property

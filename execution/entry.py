@@ -5,13 +5,13 @@ The session decides with these functions, and parity works a recorded day out ag
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import date, datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
-from core.domain import Breach, OrderIntent, OrderKind, Purpose, Quote, Side, Signal, Tif
+from core.domain import Breach, OrderIntent, OrderKind, Purpose, Quote, Side, Signal, Symbol, Tif
 from execution.clamp import entry_limit
 from execution.ledger import Ledger
 
@@ -22,6 +22,18 @@ if TYPE_CHECKING:
 Sizer = Callable[[Decimal, Decimal, Decimal, Decimal], "tuple[int, str | None]"]
 """(limit price, stop, USD room, scale) -> (whole shares, reason code when 0)."""
 ENTERED = "ENTERED_BEFORE"
+
+
+@dataclass(frozen=True, slots=True)
+class EntryLocks:
+    """Reason codes of what may not be entered now, whatever was planned. Exits are no concern of theirs."""
+
+    everything: str | None = None
+    strategies: Mapping[str, str] = field(default_factory=dict)
+    symbols: Mapping[Symbol, str] = field(default_factory=dict)
+
+    def code(self, strategy: str, symbol: Symbol) -> str | None:
+        return self.everything or self.strategies.get(strategy) or self.symbols.get(symbol)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +50,27 @@ class Declined:
     code: str
     detail: str
     price: Decimal | None = None
+
+
+@dataclass
+class Kept:
+    """Shares that a language model took away in this scan: no later entry gets their room or their place in a limit."""
+
+    shares: dict[Symbol, int] = field(default_factory=dict)
+    usd: Decimal = Decimal(0)
+
+    def add(self, symbol: Symbol, whole: Priced | Declined, part: Priced | Declined | None) -> None:
+        """`whole`: what would have been bought with the language model off; `part`: what is bought of it."""
+        if isinstance(whole, Declined):
+            return
+        more = whole.quantity - (part.quantity if isinstance(part, Priced) else 0)
+        if more > 0:
+            self.shares[symbol] = self.shares.get(symbol, 0) + more
+            self.usd += more * whole.limit
+
+    def beside(self, held: Mapping[Symbol, int]) -> dict[Symbol, int]:
+        """Positions as the limits are to see them."""
+        return {s: held.get(s, 0) + self.shares.get(s, 0) for s in {*held, *self.shares}}
 
 
 def not_eligible(signal: Signal, ledger: Ledger, max_attempts: int, closed_at: datetime) -> Declined | None:

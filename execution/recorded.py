@@ -10,7 +10,9 @@ from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import Any
 
+from core.canonical import canonical_json
 from core.domain import ExitReason, Order, OrderIntent, Quote, Side, Signal, Symbol, TradingState
+from core.ports import Admission
 from execution.ledger import Trade, decimal_of
 from risk.gate import Book
 
@@ -36,12 +38,36 @@ def quote_from(value: Mapping[str, Any] | None) -> Quote | None:
     return Quote(symbol=Symbol(value["symbol"]), at=_instant(value["at"]), **prices)
 
 
-def quote_facts(signal: Signal, scale: Decimal, quote: Quote | None, seq: int) -> dict[str, Any]:
-    """One entry as it begins: its signal is in the scan's picks."""
+def quote_facts(
+    signal: Signal, scale: Decimal, quote: Quote | None, seq: int, kept_usd: Decimal = Decimal(0)
+) -> dict[str, Any]:
+    """One entry as it begins: its signal is in the scan's picks. `kept_usd`: room that is not its own to use."""
     return {
         "decision_id": signal.decision_id, "symbol": str(signal.symbol), "seq": seq, "scale": str(scale),
-        "close": signal.close, "stop": signal.stop, "quote": quote_value(quote),
+        "close": signal.close, "stop": signal.stop, "quote": quote_value(quote), "kept_usd": str(kept_usd),
     }  # fmt: skip
+
+
+def sent_facts(order: Mapping[str, Any]) -> dict[str, Any]:
+    """One request body as it leaves, after the last door has let it pass: canonical JSON, to be compared as text."""
+    return {
+        "client_order_id": str(order.get("client_order_id")), "symbol": str(order.get("symbol")), "seq": -1,
+        "body": canonical_json(dict(order)),
+    }  # fmt: skip
+
+
+class NotedDoor:
+    """core.ports.Admission: what `inner` admits is told before its bytes leave. `noted` may not raise."""
+
+    def __init__(self, inner: Admission, noted: Callable[[Mapping[str, Any]], None]) -> None:
+        self._inner, self._noted = inner, noted
+
+    def admit(self, order: Mapping[str, Any], *, despite_halt: bool) -> None:
+        self._inner.admit(order, despite_halt=despite_halt)
+        self._noted(order)
+
+    def cancelling(self, path: str) -> None:
+        self._inner.cancelling(path)
 
 
 def leave_facts(trade: Trade, quote: Quote | None, why: ExitReason, seq: int) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from core.domain import (
     BrokerClock,
     ExitReason,
     OrderIntent,
+    Position,
     Purpose,
     Quote,
     Side,
@@ -35,7 +36,17 @@ from core.ports import ActionFeed, QuoteSource
 from execution.breaks import ACTION_LOCK, UNEXPLAINED_LOCK, Break
 from execution.corporate_actions import CHANGED, PENDING, ActionCheck
 from execution.desk import Desk, Halted, NotSent, Outcome, Rejected, Unknown, whole_shares
-from execution.entry import ENTERED, Declined, Sizer, entry_intent, not_eligible, priced_entry
+from execution.entry import (
+    ENTERED,
+    Declined,
+    EntryLocks,
+    Kept,
+    Priced,
+    Sizer,
+    entry_intent,
+    not_eligible,
+    priced_entry,
+)
 from execution.evidence import look
 from execution.ledger import Ledger, LedgerOrder, Trade, new_york_day
 from execution.protection import Left, leave, repair
@@ -50,6 +61,7 @@ if TYPE_CHECKING:
 
 ACTION_LOCKS: tuple[str | None, ...] = (ACTION_LOCK, UNEXPLAINED_LOCK, PENDING, CHANGED)
 """Locks that say that shares or prices of a symbol are not what they were: no exit is tried while they hold."""
+_CENT = Decimal("0.01")
 SKEW_WARN_S = 2.0
 """A clock this far from the broker's is told; `execution.clock_skew_max_s` is where trading stops."""
 
@@ -60,6 +72,12 @@ class Entry:
 
     signal: Signal
     scale: Decimal
+    full: Decimal | None = None  # what a language model took away of this keeps its place; None: nothing was taken
+
+    @property
+    def is_gone(self) -> bool:
+        """It was picked, and a language model has left nothing of it."""
+        return self.full is not None and self.scale <= 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,10 +138,13 @@ class TradingSession:
         self, *, desk: Desk, quotes: QuoteSource, planner: Planner, sizer: Sizer, settings: Settings,
         calendar: MarketCalendar, write_views: Callable[[Ledger, date], None],
         stopping: Callable[[], bool] = lambda: False, actions: ActionFeed | None = None,
-        noted: Noted = lambda kind, facts: None,
+        noted: Noted = lambda kind, facts: None, locks: Callable[[], EntryLocks] = EntryLocks,
     ) -> None:  # fmt: skip
+        """`locks` is asked before every entry. It raises nothing; what it cannot read it refuses."""
         self.desk, self._quotes, self._planner, self._sizer = desk, quotes, planner, sizer
         self._settings, self._calendar, self._write_views = settings, calendar, write_views
+        self._locks = locks
+        self._open_usd: Mapping[str, Decimal] = {}  # profit of open trades at the broker's marks, by decision id
         self._noted = noted  # what one order was decided on, for those who work the day out again
         self._stopping = stopping  # asked before each entry: the operator wants to end
         self._feed = actions
@@ -185,9 +206,12 @@ class TradingSession:
     def _plan_and_trade(self, report: RunReport, run: DueRun, clock: BrokerClock) -> None:
         plan = self._planner.plan(run, self.desk.ledger())
         report.scan = plan.scan
-        base = self._book(plan, clock, entries=plan.problem is None)
+        locked = self._locks().everything
+        base = self._book(plan, clock, entries=plan.problem is None and locked is None)
         self._exits(report, plan.exits, base)
         report.code = plan.problem or self._entries(report, plan, base, run)
+        if plan.problem is None and locked is not None:
+            report.code = locked  # whatever was planned, and also when that was nothing
         self._protect(report, base, run.session)
 
     def _look_after_held(self, report: RunReport, run: DueRun, clock: BrokerClock) -> None:
@@ -288,7 +312,8 @@ class TradingSession:
 
     def _reconcile(self, report: RunReport) -> tuple[Break, ...]:
         """In step this is one comparison; a break of positions is explained from the broker's own evidence first."""
-        found, _, _ = look(self.desk.broker, self._feed, self.desk.ledger, self.desk.clock)
+        found, side, _ = look(self.desk.broker, self._feed, self.desk.ledger, self.desk.clock)
+        self._open_usd = open_profit(self.desk.ledger(), side.positions)
         record_breaks(self.desk.journal, found, self.desk.ledger(), self._told)
         for b in found:
             if b not in self._told:
@@ -394,15 +419,22 @@ class TradingSession:
         if self._calendar.next_session(plan.signal_session) != run.session:
             return "SIGNAL_NOT_OF_LAST_SESSION"
         wanted = [entry for entry in plan.entries if self._eligible(report, entry)]
-        if not wanted:
-            return "OK" if plan.entries else "NO_PICKS"
+        if all(entry.is_gone for entry in wanted):
+            return "NO_PICKS" if all(entry.is_gone for entry in plan.entries) else "OK"
+        kept = Kept()
         quotes = self._quotes_of(report, {e.signal.symbol for e in wanted})
         for entry in wanted:
+            if entry.is_gone:
+                self._keep_free(entry, quotes.get(entry.signal.symbol), base, kept)
+                continue
             if self._stopping():
                 self._refuse(report, entry.signal, "STOPPING", "the runner was asked to end")
                 continue
+            if not self._unlocked(report, entry):  # asked before each: an entry takes seconds
+                continue
             try:
-                self._enter(report, entry, quotes.get(entry.signal.symbol), base)
+                self._enter(report, entry, quotes.get(entry.signal.symbol), base, kept)
+                self._keep_free(entry, quotes.get(entry.signal.symbol), base, kept)
                 if self.desk.keys_refused:
                     return "UNAUTHORIZED"
             except BrokerError as error:  # what filled before this one must still be protected and booked
@@ -425,32 +457,49 @@ class TradingSession:
         no = not_eligible(signal, self.desk.ledger(), most, self._calendar.closes_at(signal.session))
         if no is None:
             return True
-        return False if no.code == ENTERED else self._refuse(report, signal, no.code, no.detail)
+        return False if no.code == ENTERED or entry.is_gone else self._refuse(report, signal, no.code, no.detail)
 
-    def _enter(self, report: RunReport, entry: Entry, quote: Quote | None, base: Book) -> None:
+    def _unlocked(self, report: RunReport, entry: Entry) -> bool:
+        code = self._locks().code(entry.signal.strategy, entry.signal.symbol)
+        return code is None or self._refuse(report, entry.signal, code, "entries are locked")
+
+    def _enter(self, report: RunReport, entry: Entry, quote: Quote | None, base: Book, kept: Kept) -> None:
         signal, execution = entry.signal, self._settings.execution
         ledger, now = self.desk.ledger(), self.desk.clock.now()
-        self._noted("quote", quote_facts(signal, entry.scale, quote, ledger.last_seq))
-        room = self.desk.limits.daily_budget_usd - ledger.spent_usd(new_york_day(now))
-        ticks = self.desk.limits.ticks
-        found = priced_entry(signal, entry.scale, quote, room, execution, ticks, base.now.date(), self._sizer)
+        self._noted("quote", quote_facts(signal, entry.scale, quote, ledger.last_seq, kept.usd))
+        found = self._priced(entry, entry.scale, quote, base, kept)
         if isinstance(found, Declined):
             self._refuse(report, signal, found.code, found.detail, found.price)
             return
         assert quote is not None, "without a quote it was declined"
         intent = entry_intent(signal, found, ledger, now, self._tif())
-        book = self._for_entry(base, signal.symbol, quote)
+        book = self._for_entry(base, signal.symbol, quote, kept)
         self._noted("gate", gate_facts(intent, book, ledger.last_seq))
         outcome, _ = self.desk.execute(intent, book, wait_s=float(execution.reconcile_poll_s))
         report.intents.append(_intent_row(outcome))
+
+    def _priced(self, entry: Entry, part: Decimal, quote: Quote | None, base: Book, kept: Kept) -> Priced | Declined:
+        ledger, limits = self.desk.ledger(), self.desk.limits
+        room = limits.daily_budget_usd - ledger.spent_usd(new_york_day(self.desk.clock.now())) - kept.usd
+        execution, on = self._settings.execution, base.now.date()
+        return priced_entry(entry.signal, part, quote, room, execution, limits.ticks, on, self._sizer)
+
+    def _keep_free(self, entry: Entry, quote: Quote | None, base: Book, kept: Kept) -> None:
+        """What would have been bought besides, had the language model been off."""
+        if entry.full is None:
+            return
+        whole = self._priced(entry, entry.full, quote, base, kept)
+        part = self._priced(entry, entry.scale, quote, base, kept) if entry.scale > 0 else None
+        kept.add(entry.signal.symbol, whole, part)
 
     def book_for_entry(self, intent: OrderIntent, quote: Quote) -> Book:
         """The book of one entry that did not come from a scan; facts are read now."""
         run = DueRun(new_york_day(intent.decided_at), "hand", intent.decided_at, first=False, last=False)
         plan = self._planner.plan(run, self.desk.ledger())
-        return self._for_entry(self._book(plan, self._broker_clock(), entries=True), intent.symbol, quote)
+        free = self._locks().code(intent.strategy, intent.symbol) is None
+        return self._for_entry(self._book(plan, self._broker_clock(), entries=free), intent.symbol, quote, Kept())
 
-    def _for_entry(self, base: Book, symbol: Symbol, quote: Quote) -> Book:
+    def _for_entry(self, base: Book, symbol: Symbol, quote: Quote, kept: Kept) -> Book:
         from dataclasses import replace
 
         broker = self.desk.broker
@@ -458,7 +507,7 @@ class TradingSession:
         tradable = None if asset is None else asset.tradable and asset.active
         return replace(
             base, quote=quote, tradable=tradable, open_orders=broker.open_orders(),
-            positions=whole_shares(broker.positions()),
+            positions=kept.beside(whole_shares(broker.positions())),
         )  # fmt: skip
 
     def _refuse(self, report: RunReport, signal: Signal, code: str, detail: str, price: Decimal | None = None) -> bool:
@@ -488,7 +537,7 @@ class TradingSession:
             "run": report.run.id, "code": report.code, "intents": len(report.intents), "breaks": len(report.breaks),
             "snapshot_sha256": (report.scan or {}).get("snapshot_sha256"),
             "data_source": (report.scan or {}).get("data_source"),
-            "equity_usd": None if report.equity is None else str(report.equity),
+            "equity_usd": None if report.equity is None else str(report.equity), "open_usd": dict(self._open_usd),
         })  # fmt: skip
         logs.event(
             "scan_run", run=report.run.id, code=report.code, intents=len(report.intents), breaks=len(report.breaks)
@@ -504,6 +553,21 @@ def _state(account: Account, *, entries: bool) -> TradingState:
     if not account.may_trade:
         return TradingState.HALTED
     return TradingState.ACTIVE if entries else TradingState.REDUCING
+
+
+def open_profit(ledger: Ledger, held: Mapping[Symbol, Position]) -> dict[str, Decimal]:
+    """USD that each open trade has made so far, what it sold of itself included, at the broker's marks. A trade that
+    has no mark, or is not there as we know it, is left out."""
+    found = {}
+    for trade in ledger.open_trades():
+        position = held.get(trade.symbol)
+        if position is None or position.market_value is None or not position.quantity:
+            continue
+        mark = position.market_value / position.quantity
+        sold = sum(((f.price - trade.entry_price) * f.quantity for f in trade.exits if f.price is not None), Decimal(0))
+        profit = sold + (mark - trade.entry_price) * trade.quantity
+        found[trade.decision_id] = profit.quantize(_CENT)
+    return found
 
 
 def _order_row(order: LedgerOrder) -> dict[str, Any]:

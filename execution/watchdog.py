@@ -36,6 +36,8 @@ POLL_S = 0.5
 PAUSE_FIRST_S, PAUSE_MOST_S = 0.5, 30.0
 GUARD_S = 15.0
 """How often it looks again after everything was gone: a process that wakes up may still send what it had in hand."""
+HOMELESS_S = 120.0
+"""How long a broker that does not answer is asked for the cancels when the home is gone; then it ends all the same."""
 VISIBLE_AFTER = timedelta(seconds=30)
 """An order that the broker does not know this long after its intent is not there."""
 _CANCELLED = (Purpose.ENTRY, Purpose.EXIT)
@@ -50,6 +52,7 @@ class Verdict(StrEnum):
     CLEAN = "clean"  # the runner ended as told
     SUCCEEDED = "succeeded"  # a newer watchdog looks after a newer runner
     ALONE = "alone"  # the runner is gone, and nothing is out
+    HOMELESS = "homeless"  # the folder that it watches was deleted
 
 
 @dataclass
@@ -159,7 +162,11 @@ class Watchdog:
         self, *, beats: Path, ledger: Callable[[], Ledger], open_broker: Callable[[], Broker], journal: Journal,
         aside: Journal, clock: Clock, stalled_after_s: float, trip: Callable[[str], None],
         token: str | None = None, gone: Callable[[], bool] = lambda: False,
+        home_is_there: Callable[[], bool] = lambda: True, broker_is_elsewhere: bool = True,
     ) -> None:  # fmt: skip
+        """`broker_is_elsewhere`: False when the broker's own account lies in the home, and is gone with it."""
+        self._home_is_there, self._elsewhere = home_is_there, broker_is_elsewhere
+        self._had_home, self._homeless_s = False, 0.0
         self._beats, self._ledger, self._open_broker, self._clock = beats, ledger, open_broker, clock
         self._journal, self._aside, self._trip = journal, aside, trip
         self._stalled_after_s, self._token, self._gone = stalled_after_s, token, gone
@@ -178,7 +185,11 @@ class Watchdog:
         """One look, and what follows from it."""
         now = self._clock.monotonic()
         elapsed_s = 0.0 if self._looked_at is None else now - self._looked_at
-        self._looked_at, self._seen = now, read_beat(self._beats)
+        self._looked_at = now
+        if not self._home_is_there():
+            return self._without_a_home(elapsed_s)
+        self._had_home, self._homeless_s = True, 0.0
+        self._seen = read_beat(self._beats)
         standing_s = self._stall.look(self._seen, elapsed_s)
         self._keep_up()
         verdict = judge(
@@ -191,6 +202,22 @@ class Watchdog:
             verdict = self._follow(verdict, standing_s)
         self._write_down()
         return verdict
+
+    def _without_a_home(self, elapsed_s: float) -> Verdict:
+        """The folder is gone as a whole: there is no switch and no record to write, and no runner can go on in it.
+        After the time of a stall what is out is cancelled, by its ids, and then nothing is left to watch.
+
+        A home that was never there is waited for.
+        """
+        if not self._had_home:
+            return Verdict.WATCHING
+        self._homeless_s += min(max(elapsed_s, 0.0), 2 * POLL_S)
+        if self._homeless_s < self._stalled_after_s:
+            return Verdict.WATCHING  # a disk that comes back
+        if self._elsewhere and self._clock.monotonic() >= self._next_round:
+            self._round()
+        over = self._all_gone or not self._elsewhere or self._homeless_s >= self._stalled_after_s + HOMELESS_S
+        return Verdict.HOMELESS if over else Verdict.STALLED
 
     def _keep_up(self) -> None:
         with contextlib.suppress(KobeError, OSError):  # asked again, and told, when it matters

@@ -57,6 +57,7 @@ class Pick:
     target: float | None  # indicative: measured from the close; the real one from the fill
     scale: Decimal  # part of the full size, 0..1
     reasons: tuple[str, ...]
+    full: Decimal | None = None  # the part before `Review.final` took of it; None: nothing was taken
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -101,6 +102,7 @@ class Chosen:
     nos: tuple[No, ...]  # the objection to every other signal
     opinions: Mapping[str, Opinion]  # what the model said, by decision id
     reviewed: tuple[Reviewed, ...]
+    kept_free: tuple[Pick, ...] = ()  # all that were chosen, those of which nothing is left too (scale 0)
 
 
 def choose(
@@ -118,17 +120,23 @@ def choose(
     passed = [answer for answer in asked.answers if isinstance(answer, Passed)]
     candidates = [answer.candidate for answer in passed]
     selection = select(candidates, rules, sectors=sectors, correlate=correlate, held=held, taken=taken)
-    notes = {id(answer.candidate): answer.notes for answer in passed}
-    picks = tuple(_pick(c, notes[id(c)], taken) for c in selection.picks)
+    known = {id(answer.candidate): answer for answer in passed}
+    chosen = [known[id(candidate)] for candidate in selection.picks]
+    every = tuple(_pick(one, taken) for one in chosen)
+    picks = tuple(pick for pick in every if pick.scale > 0)
     nos = [answer for answer in asked.answers if isinstance(answer, No)]
+    nos += [_vetoed(one.candidate.scored.signal, one.notes, one.part) for one in chosen if one.part <= 0]
     nos += [_no("SELECTION", r.candidate.scored.signal, r.code, r.numbers) for r in selection.refused]
-    return Chosen(picks, tuple(nos), asked.opinions, asked.reviewed)
+    return Chosen(picks, tuple(nos), asked.opinions, asked.reviewed, every)
 
 
 @dataclass(frozen=True, slots=True)
 class Passed:
+    """`part`: of the full size, once it is chosen; selection itself sees the candidate's scale."""
+
     candidate: Candidate
     notes: tuple[str, ...]  # they follow the score's own reasons
+    part: Decimal
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +188,7 @@ class Questions:
         if scored.score < least:
             numbers = {"score": scored.score, "limit": least, **scored.parts}
             return _no("SCORE", item.signal, "SCORE_BELOW_MIN", numbers)
-        return Passed(Candidate(scored, self.vix[0]), notes)
+        return Passed(Candidate(scored, self.vix[0]), notes, self.vix[0])
 
 
 def _id(scored: Scored) -> str:
@@ -199,9 +207,15 @@ def _shrunk(passed: Passed, review: Review | None) -> No | Passed:
     if review is None:
         return _no("REVIEW", candidate.scored.signal, "REVIEW_ABSENT", {})
     if not (review.scale.is_finite() and 0 < review.scale <= 1):
-        numbers = {"codes": list(review.codes), "scale": str(review.scale)}
-        return _no("REVIEW", candidate.scored.signal, "REVIEW_VETO", numbers)
-    return Passed(Candidate(candidate.scored, candidate.scale * review.scale), (*passed.notes, *review.codes))
+        return _vetoed(candidate.scored.signal, review.codes, review.scale)
+    final = review.scale if review.final is None else review.final
+    final = final if final.is_finite() and 0 <= final <= review.scale else Decimal(0)
+    made = Candidate(candidate.scored, candidate.scale * review.scale)
+    return Passed(made, (*passed.notes, *review.codes), candidate.scale * final)
+
+
+def _vetoed(signal: Signal, codes: Sequence[str], scale: Decimal) -> No:
+    return _no("REVIEW", signal, "REVIEW_VETO", {"codes": list(codes), "scale": str(scale)})
 
 
 def vix_scale(vix: float | None, settings: Settings) -> tuple[Decimal, tuple[str, Mapping[str, Any]] | None]:
@@ -259,12 +273,13 @@ def _no(stage: str, signal: Signal, code: str, numbers: Mapping[str, Any]) -> No
     return No(stage, Verdict(signal.symbol, code, signal.strategy, code, numbers))
 
 
-def _pick(candidate: Candidate, notes: Sequence[str], taken: Collection[str]) -> Pick:
-    scored: Scored = candidate.scored
+def _pick(passed: Passed, taken: Collection[str]) -> Pick:
+    scored: Scored = passed.candidate.scored
     signal = scored.signal
     target = None if signal.target_r is None else signal.close + signal.target_r * (signal.close - signal.stop)
     mark = ("ALREADY_TAKEN",) if signal.decision_id in taken else ()
-    return Pick(signal, scored.score, target, candidate.scale, (*scored.reasons, *notes, *mark))
+    full = passed.candidate.scale if passed.part < passed.candidate.scale else None
+    return Pick(signal, scored.score, target, passed.part, (*scored.reasons, *passed.notes, *mark), full)
 
 
 def _plain(value: Any) -> Any:

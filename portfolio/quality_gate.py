@@ -5,7 +5,7 @@
 | strength  | a setup that only just holds | the strategy's own strongest |
 | trend     | close at its 200-day average | 10 % above it |
 | liquidity | 20-day median dollar volume USD 1M | USD 100M, on a log scale |
-| model     | no model, or probability 0 | probability 1 |
+| model     | no model, or probability 0 | probability 1, of the part of its points that the model earned at its gate |
 
 A model that is absent or expired contributes 0 and leaves its code (MODEL_ABSENT …) in `reasons`;
 it never counts as 0.5. What cannot be computed contributes 0.
@@ -112,4 +112,4 @@ def _model(opinion: Opinion | None) -> tuple[float, str | None]:
         return 0.0, opinion.code if opinion.code != "OK" else MODEL_ABSENT
     if not 0.0 <= opinion.probability <= 1.0:  # NaN too
         return 0.0, "MODEL_INVALID"
-    return opinion.probability, None
+    return opinion.probability * _clip(opinion.weight), None

@@ -69,6 +69,7 @@ class ScanResult:
     reviewed: tuple[Reviewed, ...] = ()  # signals that their score let through
     model_asked: bool = False
     reviewer_asked: bool = False
+    kept_free: tuple[Pick, ...] = ()  # picks, and what was chosen before all of its size was taken away
 
     def to_json(self) -> dict[str, Any]:
         """`scan.py --json`; docs/interfaces.md."""
@@ -146,6 +147,7 @@ def run_scan(
         verdicts=verdicts,
         off=tuple(off),
         opinions=chosen.opinions,
+        kept_free=chosen.kept_free,
         reviewed=chosen.reviewed,
         model_asked=scorer is not None,
         reviewer_asked=reviewer is not None,

@@ -50,6 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from core import logs
     from core.errors import AlreadyRunning, StateLocked
     from core.files import locked
+    from core.restore import ALERTING
     from scripts import observing, watching, wiring
 
     stop = watching.stop_on_signals()
@@ -58,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     cli.out(f"{wiring.describe(context, data_source='none', simulated=False)} | alerts to {_told_to()}")
     sys.stdout.flush()
     try:
-        with locked(context.home.state / "alerting", timeout_s=LOCK_WAIT_S):
+        with locked(context.home.state / ALERTING, timeout_s=LOCK_WAIT_S):
             logs.event("alerting_started", code="ALERTING_STARTED")
             _loop(context, alerting, args, stop)
             logs.event("alerting_ended", code="ALERTING_ENDED")

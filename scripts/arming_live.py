@@ -4,25 +4,40 @@ the account in hand."""
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from config.loader import load_settings
 from config.pin import compute_pin
+from core import logs
 from core.clock import Clock
 from core.domain import Mode
 from core.env import load_dotenv
-from core.errors import ConfigError, StateCorrupt, UsageError
-from core.paths import REPO_ROOT, home
+from core.errors import ConfigError, KobeError, StateCorrupt, UsageError
+from core.paths import REPO_ROOT, Home, home
 from execution.alerting import read_memory
-from execution.arming import LADDER, PREFLIGHT, Armed, ArmingHistory, permit, require_account
+from execution.arming import (
+    LADDER,
+    PREFLIGHT,
+    Armed,
+    ArmingHistory,
+    entries_withheld,
+    permit,
+    require_account,
+    started_without_entries,
+)
 from execution.observe import alert_memory
 from scripts import wiring
 
 if TYPE_CHECKING:
     from config.settings_schema import Settings
+    from core.journal import Journal
+    from execution.admission import JournalWatch
+    from execution.entry import EntryLocks
     from scripts.wiring import Context
 
 
@@ -37,8 +52,7 @@ def refuse_unless_armed(args: argparse.Namespace) -> None:
     if os.environ.get("KOBE_CONFIG"):
         raise ConfigError("KOBE_CONFIG is set; live mode takes config/base.yaml only", code="CONFIG_NOT_PINNED")
     settings = load_settings()
-    _permit(settings, home().journal, clock)
-    refuse_unacknowledged(home().state / alert_memory.FILE)
+    _permit(settings, home(), clock)
     for name, why in _NOT_LIVE.items():
         if getattr(args, name):
             raise UsageError(f"--{name.replace('_', '-')}: {why}", code="PAPER_ONLY")
@@ -91,17 +105,79 @@ def arm(context: Context) -> None:
 
     if context.mode is not Mode.LIVE:
         return
-    refuse_unacknowledged(context.home.state / alert_memory.FILE)
-    armed = _permit(context.settings, context.home.journal, context.clock)
+    armed = _permit(context.settings, context.home, context.clock)
     account = trading.open_reading_desk(context).broker.account()
     trading.refuse_other_kind(context, account.number)
     require_account(armed, account.id, account.number[-4:])
     context.armed = armed
 
 
-def _permit(settings: Settings, journal: Path, clock: Clock) -> Armed:
-    max_age = timedelta(hours=settings.arming.max_age_h)
-    return permit(history(journal, clock), now=clock.now(), items=compute_pin(), max_age=max_age)
+def _permit(settings: Settings, place: Home, clock: Clock) -> Armed:
+    """The permit of a start; without entries when something is held, and the pass is old or an alert unheard."""
+    found, items, now = history(place.journal, clock), compute_pin(), clock.now()
+    try:
+        armed = permit(found, now=now, items=items, max_age=_max_age(settings))
+        refuse_unacknowledged(place.state / alert_memory.FILE)
+    except ConfigError as refusal:
+        return started_without_entries(found, refusal, now=now, items=items, holds=_holds(place.journal, clock))
+    return armed
+
+
+def _max_age(settings: Settings) -> timedelta:
+    return timedelta(hours=settings.arming.max_age_h)
+
+
+def _holds(journal: Path, clock: Clock) -> bool:
+    """Whether by the journal anything is held or may be live."""
+    from core.journal import Journal
+    from execution.fold import Fold
+
+    fold = Fold()
+    for record in Journal(journal, clock).records():
+        fold.add(record)
+    ledger = fold.ledger()
+    return bool(ledger.open_trades() or ledger.working())
+
+
+class EntryWatch:
+    """Whether a live runner may enter, asked before every entry and at the door, told when the answer changes."""
+
+    def __init__(self, context: Context, watch: JournalWatch, journal: Journal, armed: Armed) -> None:
+        self._context, self._watch, self._journal, self._armed = context, watch, journal, armed
+        self._told = ""
+
+    def code(self) -> str:
+        """Why nothing may be entered now; empty when it may. Raises StateCorrupt."""
+        context = self._context
+        self._watch.read()
+        now = context.clock.now()
+        session = context.calendar.session_at(now)
+        begins = now if session is None else context.calendar.opens_at(session)
+        return entries_withheld(
+            self._watch.arming, self._armed, now=now, session_at=begins, max_age=_max_age(context.settings)
+        )
+
+    def locks(self, inner: EntryLocks) -> EntryLocks:
+        """`inner`, or everything withheld. Raises nothing: what cannot be read is no permission."""
+        try:
+            code = self.code()
+        except (KobeError, OSError) as error:
+            code = error.code if isinstance(error, KobeError) else "ARMING_UNREADABLE"
+        if code != self._told:
+            self._tell(code)
+        return replace(inner, everything=code) if code else inner
+
+    def _tell(self, code: str) -> None:
+        """Once a change, in the journal too: the record of a day says why nothing was bought."""
+        kind = "entries_withheld" if code else "entries_allowed"
+        if code:
+            logs.error_event(kind, code=code, advice=PREFLIGHT)
+        else:
+            logs.event(kind, code="OK", before=self._told)
+        logs.count(kind, code=code or "OK")
+        with contextlib.suppress(KobeError, OSError):  # told in the log; the journal has its own ways of being heard
+            self._journal.append(kind, {"code": code or "OK", "before": self._told or "OK"})
+        self._told = code
 
 
 def history(journal: Path, clock: Clock) -> ArmingHistory:

@@ -76,7 +76,7 @@ def _from_bars(context: wiring.Context, args: argparse.Namespace, wanted: list[S
     if not panel.symbols:
         raise DataError(f"no bars of the wanted symbols in {args.bars}", code="NO_BARS", advice="check --universe")
     simulated = wiring.is_simulated_cache(args.bars)
-    loaded = Loaded(panel, str(args.bars), simulated, found.sha256, vix=_vix_beside(args.bars), removed=found.removed)
+    loaded = Loaded(panel, str(args.bars), simulated, found.sha256, vix=vix_beside(args.bars), removed=found.removed)
     loaded.notes += (
         [] if _quarantines(args) else ["bars taken as they are (--quarantine on takes bad ones out, as a scan does)"]
     )
@@ -118,7 +118,7 @@ def _judged(context: wiring.Context, bars: Mapping[str, BarColumns]) -> Judged:
     return Judged(kept, dict(removed), lasting=BAR_PARTIAL not in removed)
 
 
-def _vix_beside(path: Path) -> Mapping[date, float]:
+def vix_beside(path: Path) -> Mapping[date, float]:
     from data.vix import read_vix_csv
 
     places = [folder / "vix_daily.csv" for folder in ([path] if path.is_dir() else []) + [path.parent]]

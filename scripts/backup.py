@@ -4,6 +4,8 @@ frozen parameters, universe. Keys are left out. Safe while the runner runs.
   backup.py --full [--out DIR]            make one; it is read again and proved before it gets its name
   backup.py --full --verify               the same, and once more from its place
   backup.py --verify [BACKUP] [--out DIR] prove one that is there, the newest unless named
+  backup.py --keep N [--dry-run]          remove all but the newest N of each account; the newest that is proved stays
+  backup.py --full --keep N               make one, then remove
 Exit: 0 made, or sound · 1 nothing to verify · 2 usage · 10 no room, or the folder cannot be written · 11 the backup is
 damaged, or what was backed up is · 12 another process holds the journal
 """
@@ -33,6 +35,8 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("backup", nargs="?", type=pathlib.Path, help="with --verify: the backup to prove")
     p.add_argument("--full", action="store_true", help="make a backup of everything")
     p.add_argument("--verify", action="store_true", help="prove a backup: every file, every record")
+    p.add_argument("--keep", type=int, metavar="N", help="remove older ones than the newest N")
+    p.add_argument("--dry-run", action="store_true", help="with --keep: show what would be removed")
     p.add_argument("--out", type=pathlib.Path, help="the folder of the backups; default: backups in KOBE_HOME")
     cli.add_common(p)
     return p
@@ -40,8 +44,14 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None, *, clock: Clock | None = None) -> int:
     args = parser().parse_args(argv)
-    if not args.full and not args.verify:
+    if not args.full and not args.verify and args.keep is None:
         raise UsageError("nothing was asked for", advice="backup.py --full makes one, --verify proves the newest")
+    if args.keep is not None and args.keep < 1:
+        raise UsageError(f"--keep must be at least 1, was {args.keep}")
+    if args.keep is not None and args.verify and not args.full:
+        raise UsageError("--keep goes with --full or alone")
+    if args.dry_run and (args.keep is None or args.full):
+        raise UsageError("--dry-run goes with --keep alone")
     if args.full and args.backup is not None:
         raise UsageError("--full makes a new backup; name its folder with --out")
     load_dotenv(args.dotenv)
@@ -49,7 +59,9 @@ def main(argv: Sequence[str] | None = None, *, clock: Clock | None = None) -> in
     logs.configure(home(), clock, run_id="backup", mode="")
     out = args.out or home().root / "backups"
     try:
-        return _make(args, out, clock) if args.full else _verify(args, out)
+        if args.full:
+            return _make(args, out, clock)
+        return _verify(args, out) if args.verify else _prune(args, out)
     except KobeError as error:
         logs.error_event("backup_failed", code=error.code, detail=str(error), out=str(out))
         logs.count("backups_failed", code=error.code)
@@ -72,6 +84,32 @@ def _make(args: argparse.Namespace, out: pathlib.Path, clock: Clock) -> int:
     damaged = backup.damage(made.manifest)
     if damaged is not None:
         raise damaged
+    if args.keep is not None:
+        _prune(args, out, told=False)
+    return Exit.OK
+
+
+def _prune(args: argparse.Namespace, out: pathlib.Path, *, told: bool = True) -> int:
+    """`told`: it is all that was asked for, so --json prints it."""
+    from core import backup_pruning
+
+    planned = backup_pruning.plan(out, args.keep)
+    if not args.dry_run:
+        backup_pruning.prune(planned)
+        logs.event("backups_pruned", code="OK", out=str(out), removed=[p.name for p in planned.remove])
+        logs.count("backups_pruned", len(planned.remove))
+    if args.json:
+        if told:
+            named = {key: [p.name for p in getattr(planned, key)] for key in ("remove", "kept", "sound")}
+            cli.print_json({"dry_run": args.dry_run, **named, "left": {p.name: w for p, w in planned.left.items()}})
+        return Exit.OK
+    words = "would be removed" if args.dry_run else "removed"
+    for folder in planned.remove:
+        cli.out(f"{words}: {folder.name}")
+    for folder, why in planned.left.items():
+        cli.out(f"not touched: {folder.name} ({why})")
+    proved = ", ".join(p.name for p in planned.sound) or "none"
+    cli.out(f"{len(planned.remove)} {words}, {len(planned.kept)} kept; proved: {proved}")
     return Exit.OK
 
 

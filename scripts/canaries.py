@@ -125,13 +125,15 @@ def _look(context: Context, data: MarketData, place: Quarantine) -> tuple[dict[s
     suspects = suspects_of(data.panel, data.session, store, context.calendar)
     released = place.released_of(data.session)
     suspects = {symbol: told for symbol, told in suspects.items() if symbol not in released}
-    names = wanted(data.panel.symbols, suspects, data.session, context.settings.data.quorum_sample)
     second, code, compared, before = _second(context, data.source), ONE_VENDOR, None, None
+    whole = second is not None and _affords_all(context, second, len(data.panel.symbols))
+    size = context.settings.data.quorum_sample
+    names = wanted(data.panel.symbols, suspects, data.session, size, whole=whole)
     if second is not None and names:
-        answers = _ask(context, second, names, data.session)
+        answers = _ask(context, second, names, data.session, whole=whole)
         code = UNKNOWN
         if answers is not None:
-            compared, before = _compare(context, second, store, answers, names, data.session, bool(suspects))
+            compared, before = _compare(context, second, store, answers, names, data, bool(suspects))
             code = compared.code(context.settings.data.quorum_vendor_pct)
     codes = {symbol: told[0] for symbol, told in suspects.items()}
     found, cleared = judged(codes, compared, before)
@@ -148,21 +150,26 @@ def suspects_of(
 ) -> dict[str, tuple[str, str]]:  # fmt: skip
     """Symbol -> (code, words). The panel finds who is looked at closely; raw bars, splits and dividends decide."""
     from data.quality import clean, session_days
-    from data.quality.detect import LOOK_BACK, suspicions
+    from data.quality.detect import LOOK_BACK, SHARED, shared, suspicions
 
-    market = _middle_move(panel)
-    doubted = [symbol for symbol, own in _newest(panel, session, LOOK_BACK + 1) if suspicions(own, market=market)]
+    newest = _newest(panel, session, LOOK_BACK + 1)
+    market, restless = _of_all([own for _, own in newest], LOOK_BACK)
+    doubted = [symbol for symbol, own in newest if suspicions(own, market=market, restless=restless)]
+    ends = dict(newest)
+    twins = shared(_rows_of(ends, session), _rows_of(ends, calendar.previous_session(session)))
     splits, dividends = store.read_actions()
     split_of = _by_symbol([(s.symbol, s.ex_date, s.ratio) for s in splits])
     cash_of = _by_symbol([(d.symbol, d.ex_date, d.amount) for d in dividends])
     moved = {s for s, ratios in split_of.items() if session in ratios}  # a split told and not seen shows in raw bars
-    found: dict[str, tuple[str, str]] = {}
+    found = {symbol: (SHARED, words) for symbol, words in twins.items()}
     for symbol in sorted({*doubted, *(moved & set(panel.symbols))}):
         bars = store.bars(symbol)
         if not len(bars):
             continue
         kept, _ = clean(bars, session_days(calendar, int(bars.dates[0]), session), session)
-        told = suspicions(kept, ratios=split_of.get(symbol), dividends=cash_of.get(symbol), market=market)
+        told = suspicions(
+            kept, ratios=split_of.get(symbol), dividends=cash_of.get(symbol), market=market, restless=restless
+        )
         if told:
             found[symbol] = (told[0].code, told[0].detail)
     return found
@@ -188,13 +195,18 @@ def _newest(panel: Panel, session: date, rows: int) -> list[tuple[str, BarColumn
     return found
 
 
-def _middle_move(panel: Panel) -> float:
-    moves = []
-    for j in range(len(panel.symbols)):
-        end = int(panel.length[j])
-        if end > 1:
-            moves.append(float(panel.close[end - 1, j]) / float(panel.close[end - 2, j]) - 1.0)
-    return float(np.median(moves)) if moves else 0.0
+def _of_all(bars: Sequence[BarColumns], sessions: int) -> tuple[float, float]:
+    """The middle move of all symbols in the newest session, and how restless that session was."""
+    from data.quality.detect import restlessness
+
+    moves = np.full((sessions, len(bars)), np.nan)
+    for column, own in enumerate(bars):
+        with np.errstate(divide="ignore", invalid="ignore"):
+            steps = own.close[1:] / own.close[:-1] - 1.0
+        if len(steps):
+            moves[-min(len(steps), sessions) :, column] = steps[-sessions:]
+    known = moves[-1][np.isfinite(moves[-1])]
+    return float(np.median(known)) if known.size else 0.0, restlessness(moves)
 
 
 # ---------------------------------------------------------------- the second vendor
@@ -207,8 +219,14 @@ def _second(context: Context, source: str) -> DailyProvider | None:
     return others[0] if others else None
 
 
+def _affords_all(context: Context, second: DailyProvider, symbols: int) -> bool:
+    """Whether the second vendor tells of the whole universe in so few requests that every morning can have it."""
+    takes = second.requests_for_two_sessions(symbols)
+    return takes is not None and takes <= context.settings.data.quorum_requests
+
+
 def _ask(
-    context: Context, second: DailyProvider, names: Sequence[str], session: date
+    context: Context, second: DailyProvider, names: Sequence[str], session: date, *, whole: bool
 ) -> dict[str, BarColumns] | None:  # fmt: skip
     """The last two sessions of these symbols; None when the vendor gives no answer at all."""
     from data.providers.base import ProviderFailure
@@ -218,6 +236,8 @@ def _ask(
     multi, found = wiring.multi_source(context), {}
     until = context.clock.monotonic() + context.settings.data.quorum_deadline_s
     try:
+        if whole and not second.shared_requests:
+            return _grouped(context, second, names, (session, first), until)
         with _hurried(second, context.settings.data.quorum_deadline_s):
             for symbol, answer in second.bars_many([Symbol(s) for s in names], first, session):
                 failure = answer if isinstance(answer, ProviderFailure) else None
@@ -231,6 +251,31 @@ def _ask(
         return None
     finally:
         multi.flush()
+    return found
+
+
+def _grouped(
+    context: Context, second: DailyProvider, names: Sequence[str], sessions: tuple[date, date], until: float
+) -> dict[str, BarColumns]:
+    """One request a session, the newest first: without the one before, no jump is cleared. Raises ProviderFailure."""
+    from core.bars_io import to_day
+    from data.providers.base import ProviderFailure
+    from scripts import wiring
+
+    multi, told = wiring.multi_source(context), {}
+    for session in sessions:
+        try:
+            with _hurried(second, max(0.1, until - context.clock.monotonic())):
+                told[session] = multi.ask(second, lambda day=session: second.grouped_daily(day, [*map(Symbol, names)]))  # type: ignore[misc]
+        except ProviderFailure:
+            if not told:
+                raise
+    found = {}
+    for symbol in map(Symbol, names):
+        rows = [(day, rows[symbol]) for day, rows in sorted(told.items()) if symbol in rows]
+        if rows:
+            days = np.array([to_day(day) for day, _ in rows], dtype=np.int32)
+            found[str(symbol)] = BarColumns(days, *np.array([row for _, row in rows], dtype=np.float64).T)
     return found
 
 
@@ -249,17 +294,22 @@ def _hurried(vendor: DailyProvider, deadline_s: float) -> Iterator[None]:
 
 def _compare(
     context: Context, second: DailyProvider, store: BarStore, answers: Mapping[str, BarColumns], names: Sequence[str],
-    session: date, doubted: bool,
+    data: MarketData, doubted: bool,
 ) -> tuple[Comparison, Comparison | None]:  # fmt: skip
     """Both sessions. Each vendor's closes of the earlier one are told in the later one's shares, by its own splits.
 
     doubted : nobody is suspected on most mornings, and then the splits are not asked for: one request is all.
     """
     from data.quality.quorum import compare
+    from scripts import wiring
 
+    session, providers = data.session, wiring.multi_source(context).providers
+    one_exchange = second.one_exchange or any(p.one_exchange for p in providers if p.name == data.source)
     tolerance, previous = context.settings.data.quorum_tolerance_pct, context.calendar.previous_session(session)
     ours = {symbol: store.bars(symbol) for symbol in names}
-    newest = compare(_rows_of(ours, session), _rows_of(answers, session), tolerance=tolerance)
+    newest = compare(
+        _rows_of(ours, session), _rows_of(answers, session), tolerance=tolerance, one_exchange=one_exchange
+    )
     if not doubted:
         return newest, None
     our_splits = {s.symbol: s.ratio for s in store.read_actions()[0] if s.ex_date == session}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import date
 from functools import cached_property
@@ -17,12 +16,14 @@ from scripts import trading
 from scripts.trading import Finding
 
 if TYPE_CHECKING:
+    from cognitive.memory_file import Remembered
     from core.domain import Account
     from core.journal import Journal
     from core.ports import Broker
     from data.universe import Universe
     from execution.desk import Desk
     from execution.ledger import Ledger
+    from scripts.remembering import Remembering
     from scripts.wiring import Context, MarketData
 
 
@@ -74,6 +75,20 @@ class Look:
     @cached_property
     def _account(self) -> Account:
         return self._desk.broker.account()
+
+    # ------------------------------------------------------------ what is remembered
+    @cached_property
+    def remembering(self) -> Remembering:
+        """Of the journal alone: no broker is asked."""
+        from execution.fold import fold_of
+        from scripts.remembering import Remembering
+
+        return Remembering(self.context, self.journal, lambda: fold_of(self.journal.records()))
+
+    @cached_property
+    def remembered(self) -> Remembered:
+        """What the whole journal tells a memory."""
+        return self.remembering.from_the_start()[0]
 
     # ------------------------------------------------------------ universe and bars
     @cached_property
@@ -307,7 +322,7 @@ def quotes(look: Look) -> Finding:
 def anthropic(look: Look) -> Finding:
     chosen = look.context.settings.cognitive.llm_analyzer
     enabled = chosen.enabled and chosen.mode != "off"
-    return values.language_model(look.context.keys.anthropic is not None, enabled, _built("llm.client"))
+    return values.language_model(look.context.keys.anthropic is not None, enabled)
 
 
 def universe_age(look: Look) -> Finding:
@@ -380,46 +395,45 @@ def vendor_record(look: Look) -> Finding:
 
 
 # ---------------------------------------------------------------- the mind
-def _built(module: str) -> bool:
-    from importlib.util import find_spec
-
-    package = module.split(".", 1)[0]
-    return find_spec(package) is not None and find_spec(module) is not None
-
-
-def helper(name: str, module: str, what: str) -> Callable[[Look], Finding]:
-    return lambda look: values.helper(name, what, _built(module), live=look.live)
-
-
 def ensemble(look: Look) -> Finding:
-    folder = look.context.home.models
-    files = sorted(p.name for p in folder.iterdir() if p.is_file()) if folder.is_dir() else []
-    points = look.context.settings.quality_gate.weights.model
-    return values.ensemble(files, _built("ml_advanced.model_store"), points, live=look.live)
+    from ml_advanced.ensemble.ensemble_predictor import EnsemblePredictor
+    from scripts.modelling import today
+
+    context, chosen = look.context, look.context.settings
+    session = today(context.clock)
+    found = EnsemblePredictor(context.home, session=session, simulated=False if context.real_data else None)
+    days = None if found.expires is None else (found.expires - session).days
+    return values.ensemble(
+        found.code, found.detail, enabled=chosen.ml.enabled, earned=min(found.earned, chosen.ml.weight_most_pct),
+        points=chosen.quality_gate.weights.model, least=chosen.quality_gate.min_score, days_left=days, live=look.live,
+    )  # fmt: skip
 
 
 def breakers(look: Look) -> Finding:
-    from execution.fold import Fold
+    from cognitive.circuit_breakers import Breakers, current_session, readable_view
 
-    fold = Fold()
-    for record in look.journal.records():
-        fold.add(record)
-    chosen = look.context.settings.cognitive.circuit_breakers
-    trades = values.closed_trades(fold.ledger().trades.values())
-    built = _built("cognitive.circuit_breakers")
-    return values.breakers(trades, chosen.max_loss_streak, chosen.enabled, built, live=look.live)
+    context, chosen = look.context, look.context.settings.cognitive.circuit_breakers
+    if not chosen.enabled:
+        return values.breakers((), enabled=False)
+    readable_view(context.home.state)
+    board = Breakers(look.journal, context.home.state, context.calendar, chosen).look()
+    return values.breakers(board.standing(current_session(context.calendar, context.clock.now())), enabled=True)
 
 
 def llm_budget(look: Look) -> Finding:
-    import json
+    from core.market_calendar import NEW_YORK
+    from llm.prices import PriceTable
+    from llm.token_budget import TokenBudget
 
-    file, chosen = look.context.home.state / "llm_token_usage.json", look.context.settings.cognitive.llm_analyzer
-    try:
-        used = json.loads(file.read_bytes()) if file.exists() else None
-    except (OSError, ValueError):
-        used = {}
-    enabled = chosen.enabled and chosen.mode != "off"
-    return values.llm_budget(used, chosen.cost_tracking.max_daily_usd, enabled, _built("llm.token_budget"))
+    context, chosen = look.context, look.context.settings.cognitive.llm_analyzer
+    today = context.clock.now().astimezone(NEW_YORK).date()
+    prices = PriceTable(chosen.prices)
+    return values.llm_budget(
+        TokenBudget(context.home, chosen, context.clock).get_status(),
+        enabled=chosen.enabled and chosen.mode != "off", model=chosen.model,
+        priced=prices.price(chosen.model, today) is not None,
+        prices_old=prices.provenance if prices.is_old(today) else "",
+    )  # fmt: skip
 
 
 def alerts(look: Look) -> Finding:

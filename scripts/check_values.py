@@ -17,19 +17,21 @@ from execution.starts import CrashLoop
 from scripts.trading import Finding
 
 if TYPE_CHECKING:
+    from cognitive.circuit_breakers import Lock
     from config.settings_schema import Settings
     from core.domain import Account, BrokerClock, Symbol
     from core.journal_record import Record
     from data.universe import Universe
     from execution.breaks import Break
-    from execution.ledger import LedgerOrder, Trade
+    from execution.ledger import LedgerOrder
     from execution.noted import Behind
     from execution.orphans import Orphan
     from execution.scheduler import DueRun
 
 RECONCILE = "python scripts/reconcile_alpaca.py"
-LOSS_STREAK = "LOSS_STREAK"
 _FEW = 3
+_LEAST_WITH_MODEL = 70.0  # the runbook's min_score once models are trained
+_MODEL_RUNS_OUT_DAYS = 14
 
 
 def few(names: Iterable[object]) -> str:
@@ -288,7 +290,7 @@ def answers(name: str, asked: Mapping[str, str | None], code: str, advice: str) 
     return Finding(name, words, warning="VENDOR_SILENT" if dead else "")
 
 
-def language_model(key: bool, enabled: bool, built: bool) -> Finding:
+def language_model(key: bool, enabled: bool) -> Finding:
     """Optional: without it every decision is as with the language model off."""
     if not enabled:
         return Finding("anthropic", "off in the settings")
@@ -296,8 +298,6 @@ def language_model(key: bool, enabled: bool, built: bool) -> Finding:
         return absent(
             "anthropic", "ANTHROPIC_API_KEY is not set; decided as with the language model off", "LLM_KEY_ABSENT"
         )
-    if not built:
-        return absent("anthropic", "key present; this version asks no language model", "LLM_ABSENT")
     return absent("anthropic", "key present; nothing was spent on asking", "LLM_NOT_ASKED")
 
 
@@ -385,81 +385,66 @@ def vendor_record(rates: Mapping[str, float | None], least: float = 0.80) -> Fin
 
 
 # ---------------------------------------------------------------- the mind
-def helper(name: str, what: str, built: bool, *, live: bool) -> Finding:
-    """A part that may only shrink or veto, or writes down what it learns: not there, nothing weighs on a decision."""
-    if not built:
-        return absent(name, f"not in this version: {what}", "NOT_BUILT")
-    words = "it exists, and preflight does not look at it yet"
-    return judged(name, words, "CHECK_MISSING", "teach scripts/checks.py to look at it", live=live)
+def ensemble(
+    code: str, detail: str, *, enabled: bool, earned: float, points: float, least: float, days_left: int | None,
+    live: bool,
+) -> Finding:  # fmt: skip
+    """code, detail : EnsemblePredictor. earned : part of the model's `points`. least : quality_gate.min_score."""
+    if not enabled:
+        return Finding("ensemble", "off in the settings", warning="MODEL_OFF")
+    if code in ("MODEL_ABSENT", "MODEL_SHADOW", "MODEL_EXPIRED", "MODEL_AHEAD", "MODEL_SIMULATED"):
+        return absent("ensemble", f"{detail}; a signal earns none of the model's {points:g} points", code)
+    if code != "OK":
+        advice = "python scripts/models.py list; then models.py rollback, or train_ensemble.py"
+        return judged("ensemble", f"{detail}; no model is asked", code, advice, live=live)
+    words = f"{detail}; it earns up to {earned * points:g} of {points:g} points"
+    if least < _LEAST_WITH_MODEL:
+        words = f"{words}; quality_gate.min_score is {least:g}, and {_LEAST_WITH_MODEL:g} is for trained models"
+        return Finding("ensemble", words, warning="MIN_SCORE_WITHOUT_MODEL")
+    if days_left is not None and days_left <= _MODEL_RUNS_OUT_DAYS:
+        return Finding("ensemble", f"{words}; python scripts/train_ensemble.py", warning="MODEL_RUNS_OUT")
+    return Finding("ensemble", words)
 
 
-def ensemble(files: Sequence[str], built: bool, points: float, *, live: bool) -> Finding:
-    if built:
-        return helper("ensemble", "", built, live=live)
-    if files:
-        return absent(
-            "ensemble", f"{len(files)} files in models/, none is loaded: nothing verifies them", "MODEL_UNVERIFIED"
-        )
-    return absent("ensemble", f"no model: a signal earns none of the model's {points:g} points", "MODEL_ABSENT")
-
-
-def breakers(
-    trades: Sequence[tuple[datetime, Decimal]], most: int, enabled: bool, built: bool, *, live: bool
-) -> Finding:
-    """The circuit breakers. While none is built, the loss streak is counted here, from the journal's own trades.
-
-    trades : (closed at, profit in USD) of every closed trade.
-    """
+def breakers(locks: Sequence[Lock], *, enabled: bool) -> Finding:
+    """`locks`: those that stand in this session, scope all first."""
     if not enabled:
         return Finding("breakers", "off in the settings", warning="BREAKERS_OFF")
-    if built:
-        return helper("breakers", "", built, live=live)
-    streak = 0
-    for _, profit in sorted(trades, reverse=True):
-        if profit >= 0:
-            break
-        streak += 1
-    words = f"{streak} losses in a row, {most} stop entries"
-    if streak >= most:
-        advice = "look at the trades; then cognitive.circuit_breakers.max_loss_streak, or wait"
-        return failed("breakers", words, LOSS_STREAK, advice)
-    words = f"{words}; no breaker watches while the runner runs"
-    advice = "cognitive.circuit_breakers.enabled: false says that you trade without; then config_pin.py pin"
-    if live:
-        return failed("breakers", words, "BREAKERS_ABSENT", advice)
-    return absent("breakers", words, "BREAKERS_ABSENT")
+    if not locks:
+        return Finding("breakers", "none is tripped")
+    first, more = locks[0], f"; and {len(locks) - 1} more" if len(locks) > 1 else ""
+    words = f"{first.lock_id}: {first.reason}, {first.end}{more}"
+    if first.scope == "all":
+        advice = "look at it, then python scripts/breakers.py resume NAME --reason TEXT, or wait"
+        return failed("breakers", words, first.code, advice)
+    return Finding("breakers", words, warning="BREAKER_SCOPED")
 
 
-def llm_budget(used: Mapping[str, Any] | None, most_usd: Decimal, enabled: bool, built: bool) -> Finding:
-    """`used`: state/llm_token_usage.json, None when there is none."""
+def llm_budget(status: Mapping[str, Any], *, enabled: bool, model: str, priced: bool, prices_old: str) -> Finding:
+    """`prices_old`: where an old price table comes from, empty for a fresh one.
+
+    status : TokenBudget.get_status(). Without budget or price all is decided as with the language model off.
+    """
     if not enabled:
         return Finding("llm_budget", "the language model is off")
-    if not built and used is None:
-        return absent("llm_budget", f"nothing spent of {most_usd} USD a day: no language model is asked", "LLM_ABSENT")
-    try:
-        spent = Decimal(str((used or {})["cost_usd_today"]))
-    except (KeyError, ArithmeticError, TypeError):
-        words = "state/llm_token_usage.json says no cost: counted as spent, so decided as with the language model off"
-        return absent("llm_budget", words, "LLM_BUDGET_UNKNOWN")
-    words = f"{spent:.2f} of {most_usd} USD spent today"
-    return Finding("llm_budget", words, warning="LLM_BUDGET_GONE" if spent >= most_usd else "")
-
-
-def closed_trades(trades: Iterable[Trade]) -> list[tuple[datetime, Decimal]]:
-    """(closed at, profit before fees in USD); a trade with a price unknown counts as a loss of a cent."""
-    found = []
-    for trade in trades:
-        if trade.is_open or not trade.exits:
-            continue
-        prices = [fill.price for fill in trade.exits]
-        if any(price is None for price in prices):
-            profit = Decimal("-0.01")
-        else:
-            profit = sum(
-                ((fill.price or Decimal(0)) - trade.entry_price) * fill.quantity for fill in trade.exits
-            ) or Decimal(0)
-        found.append((max(fill.at for fill in trade.exits), profit))
-    return found
+    if status["used_today"] is None:
+        words = "today's spend cannot be known: counted as all spent; python scripts/llm_budget.py status"
+        return absent("llm_budget", words, str(status["code"]))
+    usd = "" if status["max_daily_usd"] is None else f" and {status['max_daily_usd']:g} USD"
+    words = (
+        f"{status['used_today']} tokens and {status['cost_usd_today']:.2f} USD used today of "
+        f"{status['max_daily_tokens']} tokens{usd}; {status['remaining_percent']:.1f} % left, {status['binding']} bind"
+    )
+    if not priced:
+        return Finding("llm_budget", f"{model} has no price: it is not asked; {words}", warning="LLM_PRICE_UNKNOWN")
+    if status["code"] != "OK":
+        return Finding("llm_budget", words, warning=str(status["code"]))
+    if status["warned"]:
+        return Finding("llm_budget", words, warning=str(status["warned"][0]))
+    if prices_old:
+        words = f"prices are old ({prices_old}): look, then set as_of; {words}"
+        return Finding("llm_budget", words, warning="LLM_PRICES_OLD")
+    return Finding("llm_budget", words)
 
 
 # ---------------------------------------------------------------- live only

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from core import logs
 from core.errors import Exit, KobeError, TradingHalted
 from scripts import check_look as look_at
+from scripts import check_mind as look_at_mind
 from scripts import check_values as values
 from scripts import ground, trading
 from scripts.check_look import Look
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from scripts.wiring import Context
 
 SWITCH = "kill_switch"
+TOLD_ONLY = frozenset({"breakers", "self_model"})
+"""What fails a person's preflight, and lets the runner start: a breaker stops the entries, what is held needs exits."""
 
 
 class Group(StrEnum):
@@ -132,14 +135,12 @@ CHECKS: tuple[Check, ...] = (
     ),
     *_checks(
         Group.COGNITIVE,
-        ("episodic_memory", "what it remembers is within bounds and whole",
-         look_at.helper("episodic_memory", "cognitive.episodic_memory", "nothing is remembered")),
-        ("self_model", "its calibration is within bounds",
-         look_at.helper("self_model", "cognitive.self_model", "no confidence is shrunk")),
-        ("reflection", "its learnings are not overfitted",
-         look_at.helper("reflection", "cognitive.reflection", "nothing is learned")),
+        ("episodic_memory", "what it remembers is within bounds, and what the journal tells",
+         look_at_mind.episodic_memory),
+        ("self_model", "its calibration is within bounds", look_at_mind.self_model),
+        ("reflection", "its learnings hold on what came after them", look_at_mind.reflection),
         ("ensemble", "models are there and match their manifest", look_at.ensemble),
-        ("breakers", "no circuit breaker is open; the loss streak", look_at.breakers),
+        ("breakers", "no circuit breaker is tripped", look_at.breakers),
         ("llm_budget", "the language model has budget left", look_at.llm_budget),
     ),
     *_checks(
@@ -183,7 +184,8 @@ def run(look: Look, checks: Sequence[Check] = CHECKS) -> list[Finding]:
 def of_the_mind(context: Context) -> list[Finding]:
     """What the runner asks at its start of memories, models and breakers, unless the settings say that nobody must.
 
-    A loss streak is told and lets it start: what is held needs its exits and stops. A person's preflight fails on it.
+    A tripped breaker is told and lets it start: what is held needs its exits and stops, and entries are refused anyway.
+    A person's preflight fails on it.
     """
     if context.settings.cognitive.preflight.required:
         return [_told_only(f) for f in run(Look(context), of_groups(Group.COGNITIVE))]
@@ -192,11 +194,11 @@ def of_the_mind(context: Context) -> list[Finding]:
 
 
 def _told_only(finding: Finding) -> Finding:
-    if finding.problem is None or finding.problem.code != values.LOSS_STREAK:
+    if finding.problem is None or finding.name not in TOLD_ONLY:
         return finding
-    logs.error_event("loss_streak_told", code=values.LOSS_STREAK, detail=finding.found)
-    logs.count("loss_streaks_told")
-    return Finding(finding.name, finding.found, warning=values.LOSS_STREAK)
+    logs.error_event("mind_told", check=finding.name, code=finding.problem.code, detail=finding.found)
+    logs.count("mind_told", check=finding.name)
+    return Finding(finding.name, finding.found, warning=finding.problem.code)
 
 
 # ---------------------------------------------------------------- the answers

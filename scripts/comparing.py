@@ -12,7 +12,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from core.bars_io import BarColumns
-from core.domain import Purpose, Symbol
+from core.domain import OrderIntent, Purpose, Symbol
 from core.errors import DataError, KobeError
 from core.panel import Panel, snapshot_sha256
 from data.vix import VixStore
@@ -212,6 +212,11 @@ class Comparison:
         self._context, self._happened, self._today, self._code = context, happened, today, code_sha256
         self._kept = Kept(inputs_folder(context.home.logs))
         self._again = Again(context, happened)
+
+    @property
+    def intents(self) -> Mapping[str, OrderIntent]:
+        """Orders as the newest day was worked out again, by client order id."""
+        return self._again.intents
 
     def day(self, report: Report, recorded: RecordedDay) -> None:
         """Everything of one session. What cannot be worked out is UNKNOWN and says why."""

@@ -6,6 +6,7 @@
   --scenario NAME      one misfortune, step by step, and what to do about it; `--scenario list` names them
   --sigkill 200        kill the real process at so many points, restart it, and compare it with the venue
   --budget-race 16x200 so many processes with so many orders each against one daily budget
+  --llm-budget 100x100 so many processes with so many calls each against the language model's daily budget
 The same seed tells the same story, on any machine. Nothing but a temporary folder is touched.
 Exit: 0 no violation · 1 violations · 2 usage
 """
@@ -38,6 +39,7 @@ def parser() -> argparse.ArgumentParser:
     what.add_argument("--scenario", metavar="NAME", help="a named misfortune, or list")
     what.add_argument("--sigkill", metavar="POINTS", type=int, help="kill the process at so many points")
     what.add_argument("--budget-race", metavar="PROCESSESxORDERS", help="for instance 16x200")
+    what.add_argument("--llm-budget", metavar="PROCESSESxCALLS", help="for instance 100x100; takes some minutes")
     p.add_argument("--faults", metavar="FAMILIES", help="families to keep, with commas, or list; default all")
     p.add_argument("--workers", type=int, help="processes; default: one per processor")
     p.add_argument("--story", action="store_true", help="tell the day of each seed")
@@ -58,6 +60,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _scenario(args)
     if args.sigkill is not None:
         return _sigkill(args)
+    if args.llm_budget is not None:
+        return _llm_budget(args)
     return _seeds(args) if args.budget_race is None else _budget_race(args)
 
 
@@ -202,12 +206,7 @@ def _budget_race(args: argparse.Namespace) -> int:
     from execution.drill.world import quick_folder
     from scripts.drilling import DrillPorts
 
-    try:
-        processes, orders = (int(part) for part in args.budget_race.split("x"))
-    except ValueError as error:
-        raise UsageError(f"--budget-race {args.budget_race!r} is not PROCESSESxORDERS") from error
-    if processes < 1 or orders < 1:
-        raise UsageError(f"--budget-race {args.budget_race}: both must be at least 1")
+    processes, orders = _by(args.budget_race, "--budget-race", "ORDERS")
     clock = SystemClock()
     started = clock.monotonic()
     with hosted() as host, Children(_CHILD) as children:
@@ -225,6 +224,36 @@ def _budget_race(args: argparse.Namespace) -> int:
             f"SIMULATED  {processes} processes x {orders} orders  budget {raced.budget_usd}  spent {raced.spent_usd}  "
             f"dearest order {raced.largest_usd}  sent {raced.sent}  refused {raced.refused}  {took_s:.0f} s"
         )
+    return Exit.NO if raced.violations else Exit.OK
+
+
+def _by(text: str, option: str, of: str) -> tuple[int, int]:
+    try:
+        processes, each = (int(part) for part in text.split("x"))
+    except ValueError as error:
+        raise UsageError(f"{option} {text!r} is not PROCESSESx{of}") from error
+    if processes < 1 or each < 1:
+        raise UsageError(f"{option} {text}: both must be at least 1")
+    return processes, each
+
+
+def _llm_budget(args: argparse.Namespace) -> int:
+    from execution.drill.run import hosted
+    from execution.drill.world import quick_folder
+    from scripts.llm_race import Race, as_lines, run_race
+
+    processes, calls = _by(args.llm_budget, "--llm-budget", "CALLS")
+    clock = SystemClock()
+    started = clock.monotonic()
+    with hosted() as host:
+        raced = run_race(host, Race(processes, calls), folder=quick_folder())
+    took_s = clock.monotonic() - started
+    if args.json:
+        cli.print_json({"raced": raced, "took_s": round(took_s, 1), "violations": raced.violations})
+    else:
+        cli.out("\n".join(["VIOLATION", *raced.violations]) if raced.violations else "never over, all given back")
+        cli.out("\n".join(as_lines(raced)))
+        cli.out(f"SIMULATED  {processes} processes x {calls} calls  {took_s:.0f} s")
     return Exit.NO if raced.violations else Exit.OK
 
 

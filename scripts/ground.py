@@ -203,7 +203,11 @@ def _differences(context: Context, desk: Desk) -> list[str]:
 
 
 # ---------------------------------------------------------------- what this process runs with
-OURS = ("config", "core", "data", "execution", "portfolio", "risk")
+OURS = ("cognitive", "config", "core", "data", "execution", "llm", "ml_advanced", "portfolio", "risk")
+WIRING = (
+    "scripts.backtest_data", "scripts.backtest_evidence", "scripts.breaking", "scripts.cognition", "scripts.ml_scan",
+    "scripts.modelling", "scripts.remembering",
+)  # fmt: skip
 NOT_LATE = ("execution.drill", "execution.venue")  # drills, and the embedded venue, which is running by then if at all
 VENDORS = ("alpaca.data.historical", "alpaca.trading.client", "filelock", "pandas", "polygon", "requests", "urllib3")
 
@@ -211,7 +215,7 @@ VENDORS = ("alpaca.data.historical", "alpaca.trading.client", "filelock", "panda
 def snapshot_imports() -> None:
     """Import now what a scan or an order would import late: an upgrade under a running process must not mix two
     versions (P50)."""
-    for name in (*_our_modules(), *VENDORS):
+    for name in (*_our_modules(), *WIRING, *VENDORS):
         importlib.import_module(name)
 
 

@@ -55,6 +55,7 @@ class RecordedDay:
     day: date
     rows: tuple[Row, ...]
     damaged: int  # lines that are no row
+    sent: tuple[Row, ...] = ()  # request bodies as they left; days before these were kept have none
 
 
 def read_day(logs_folder: Path, day: date) -> RecordedDay:
@@ -63,7 +64,9 @@ def read_day(logs_folder: Path, day: date) -> RecordedDay:
         lines = inputs_file(logs_folder, day).read_text(encoding="ascii").splitlines()
     except (FileNotFoundError, UnicodeDecodeError):
         lines = []
-    rows, damaged = [], 0
+    rows: list[Row] = []
+    sent: list[Row] = []
+    damaged = 0
     for line in lines:
         try:
             row = json.loads(line)
@@ -71,8 +74,8 @@ def read_day(logs_folder: Path, day: date) -> RecordedDay:
         except (ValueError, KeyError, TypeError):
             damaged += 1
             continue
-        rows.append(row)
-    return RecordedDay(day, tuple(rows), damaged)
+        (sent if row["kind"] == "sent" else rows).append(row)
+    return RecordedDay(day, tuple(rows), damaged, tuple(sent))
 
 
 def settings_from(value: Mapping[str, Any]) -> Settings:

@@ -114,14 +114,16 @@ def picks_value(result: ScanResult) -> list[dict[str, Any]]:
 
 def opinions_value(result: ScanResult) -> dict[str, list[Any]]:
     """By decision id: probability, code, model."""
-    return {d: [o.probability, o.code, o.model] for d, o in sorted(result.opinions.items())}
+    return {d: [o.probability, o.code, o.model, o.weight] for d, o in sorted(result.opinions.items())}
 
 
 def reviews_value(result: ScanResult) -> dict[str, list[Any]]:
-    """By decision id: scale, codes, confidence. Signals that nobody reviewed are not in it."""
+    """By decision id: scale, codes, confidence, final. Signals that nobody reviewed are not in it."""
     return {
-        item.scored.signal.decision_id: [str(item.review.scale), list(item.review.codes), item.review.confidence]
-        for item in result.reviewed if item.review is not None
+        item.scored.signal.decision_id: [
+            str(r.scale), list(r.codes), r.confidence, None if r.final is None else str(r.final)
+        ]
+        for item in result.reviewed if (r := item.review) is not None
     }  # fmt: skip
 
 
@@ -129,20 +131,27 @@ class RecordedScorer:
     """What the model said that day."""
 
     def __init__(self, value: Mapping[str, Sequence[Any]]) -> None:
-        self._opinions = {d: Opinion(probability, code, model) for d, (probability, code, model) in value.items()}
+        self._opinions = {d: Opinion(*said) for d, said in value.items()}
 
     def opinions(self, signals: Sequence[Signal]) -> Mapping[str, Opinion]:
         return self._opinions
 
 
 class RecordedReviewer:
-    """What the reviewer said that day. A signal that it did not see then is vetoed now: REVIEW_ABSENT."""
+    """What the reviewer said that day. A signal that it did not see then, because a bar has changed since, passes with
+    REVIEW_NOT_RECORDED: only a day that is over is decided with this, and what the rules make of it is asked."""
 
     def __init__(self, value: Mapping[str, Sequence[Any]]) -> None:
-        self._reviews = {d: Review(Decimal(scale), tuple(codes), said) for d, (scale, codes, said) in value.items()}
+        self._reviews = {
+            d: Review(Decimal(scale), tuple(codes), said, None if final is None else Decimal(final))
+            for d, (scale, codes, said, final) in value.items()
+        }
 
     def reviews(self, scored: Sequence[tuple[Signal, float]]) -> Mapping[str, Review]:
-        return self._reviews
+        return {s.decision_id: self._reviews.get(s.decision_id, _UNSEEN) for s, _ in scored}
+
+
+_UNSEEN = Review(Decimal(1), ("REVIEW_NOT_RECORDED",))
 
 
 def scorer_of(row: Mapping[str, Any]) -> RecordedScorer | None:

@@ -19,6 +19,7 @@ from core.domain import Breach, Mode, OrderIntent, Purpose, Quote, Signal, Symbo
 from data.universe import Universe
 from execution.desk import with_ledger
 from execution.entry import ENTERED, Declined, Priced, entry_intent, not_eligible, priced_entry
+from execution.ladder import LadderHistory, Rung
 from execution.ledger import intent_from, new_york_day
 from execution.protection import exit_price, protection_for
 from execution.recorded import book_from, quote_from
@@ -162,6 +163,7 @@ class Again:
 
     def __init__(self, context: wiring.Context, happened: Happened) -> None:
         self._context, self._happened = context, happened
+        self.intents: dict[str, OrderIntent] = {}  # of the newest working out, by client order id
 
     def decisions(self, rows: Sequence[Row], inputs_of: InputsOf) -> dict[str, str]:
         """Raises DataError when the inputs of a row are not there."""
@@ -226,13 +228,23 @@ class Again:
             return "not picked"
         ledger, now = self._happened.ledger(row["seq"]), _instant(row["at"])
         limits = Limits.from_settings(settings)
-        room = limits.daily_budget_usd - ledger.spent_usd(new_york_day(now))
-        quote, sizer = quote_from(row["quote"]), trading.sizer_of(settings)
+        room = limits.daily_budget_usd - ledger.spent_usd(new_york_day(now)) - Decimal(row.get("kept_usd", "0"))
+        quote, sizer = quote_from(row["quote"]), trading.sizer_of(settings, most_shares=self._most_shares(row))
         run, ticks = settings.execution, limits.ticks
         found = priced_entry(pick.signal, pick.scale, quote, room, run, ticks, now.date(), sizer)
         if isinstance(found, Declined):
             return f"declined {found.code}"
         return self._gated(rows, k, pick.signal, found, inputs, limits)
+
+    def _most_shares(self, row: Row) -> int | None:
+        """What the rung allowed of one entry. Where that was not kept yet, the ladder's steps in the journal say it."""
+        if "most_shares" in row:
+            return None if row["most_shares"] is None else int(row["most_shares"])
+        ladder = LadderHistory()
+        for record in self._happened.records:
+            if record.seq <= int(row["seq"]):
+                ladder.add(record.seq, record.kind, record.body)
+        return 1 if ladder.rung is Rung.ONE_SHARE else None
 
     def _gated(
         self, rows: Sequence[Row], k: int, signal: Signal, priced: Priced, inputs: Inputs, limits: Limits
@@ -245,7 +257,7 @@ class Again:
         returns = trading.returns_of(inputs.panel, signal.session)
         book = book_from(gate["book"], vix=inputs.vix, returns=returns, sectors=inputs.sectors)
         decision = decide(intent, with_ledger(book, self._before_sent(gate, ledger), intent, at), limits)
-        return f"refused {','.join(decision.codes)}" if isinstance(decision, Refused) else intent_text(intent)
+        return f"refused {','.join(decision.codes)}" if isinstance(decision, Refused) else self._text(intent)
 
     def _before_sent(self, gate: Row, ledger: Ledger) -> Ledger:
         """Under the desk's lock the ledger is read once more: another command may have written meanwhile."""
@@ -285,7 +297,7 @@ class Again:
                     was, quantity=trade.quantity, limit_price=price, tif=Tif.IOC if run.time_in_force == "ioc" else
                     Tif.DAY, reason=row["reason"], symbol=trade.symbol,
                 )  # fmt: skip
-                return intent_text(again)
+                return self._text(again)
             if record.kind == "order_filled":
                 return "out already"
         return f"sell at {price}"
@@ -310,9 +322,13 @@ class Again:
             if trade is not None:
                 on = new_york_day(was.decided_at)
                 again = protection_for(trade, ledger, ticks=ticks, on=on, now=was.decided_at, most=was.quantity)
-            text = "none" if again is None else intent_text(again)
+            text = "none" if again is None else self._text(again)
             out.put(f"protect-{was.attempt} {was.decision_id}", text)
         return out.texts
+
+    def _text(self, intent: OrderIntent) -> str:
+        self.intents[intent.client_order_id] = intent
+        return intent_text(intent)
 
 
 def _pick(result: ScanResult, decision_id: str) -> Any:

@@ -8,6 +8,7 @@ from typing import Any
 
 from core import cli
 from core.canonical import canonical_json
+from core.domain import OrderIntent
 from core.errors import DataError, KobeError
 from scripts import wiring
 from scripts.comparing import Comparison, Report
@@ -30,15 +31,29 @@ def replay(context: wiring.Context, day: date) -> dict[str, Any]:
         )
     happened = read_journal(context, [recorded])
     report = Report()
-    Comparison(context, happened, today=None, code_sha256=code_sha256()).day(report, recorded)
+    comparison = Comparison(context, happened, today=None, code_sha256=code_sha256())
+    comparison.day(report, recorded)
     kept, again = Kept(inputs_folder(context.home.logs)), Again(context, happened)
-    bytes_differ = _scans(recorded, kept, again)
+    bytes_differ = _scans(recorded, kept, again) + _bodies(recorded, comparison.intents)
     differing = [d.to_json() for d in report.differing]
     return {
         "day": day.isoformat(), "scans": [str(row["run"]) for row in recorded.rows if row["kind"] == "scan"],
         "decisions": report.decisions, "equal": report.decisions - len(differing), "differing": differing,
-        "bytes": bytes_differ, "same": not differing and not bytes_differ,
+        "bodies": len(recorded.sent), "bytes": bytes_differ, "same": not differing and not bytes_differ,
     }  # fmt: skip
+
+
+def _bodies(recorded: RecordedDay, again: Mapping[str, OrderIntent]) -> list[dict[str, Any]]:
+    """Request bodies that left and are not, as canonical JSON, the ones of the orders as worked out again."""
+    from execution.alpaca_broker import order_body
+
+    found = []
+    for row in recorded.sent:
+        cid = str(row["client_order_id"])
+        made = canonical_json(order_body(again[cid])) if cid in again else "nothing sent"
+        if made != row["body"]:
+            found.append({"run": row["run"], "what": f"body {cid}", "then": row["body"], "again": made})
+    return found
 
 
 def _scans(recorded: RecordedDay, kept: Kept, again: Again) -> list[dict[str, Any]]:
@@ -76,10 +91,11 @@ def _by_name(values: Sequence[Mapping[str, Any]]) -> dict[str, str]:
 
 def render(facts: Mapping[str, Any]) -> str:
     lines = [
-        f"{facts['day']}: {len(facts['scans'])} scans, {facts['equal']} of {facts['decisions']} decisions the same"
+        f"{facts['day']}: {len(facts['scans'])} scans, {facts['equal']} of {facts['decisions']} decisions the same, "
+        f"{facts['bodies']} order bodies"
     ]
     if facts["bytes"]:
-        lines.append(f"verdicts and picks whose bytes differ: {len(facts['bytes'])}")
+        lines.append(f"verdicts, picks and order bodies whose bytes differ: {len(facts['bytes'])}")
         rows = [[b["run"][11:], b["what"], b["then"], b["again"]] for b in facts["bytes"][:SHOWN]]
         lines.append(cli.table(["scan", "what", "recorded", "again"], rows))
     if facts["differing"]:

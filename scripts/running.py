@@ -28,6 +28,7 @@ from scripts import arming_live, checks, ground, trading, watching, wiring
 from scripts.alarm import Alarm
 from scripts.beside import Beside
 from scripts.break_lines import render_breaks
+from scripts.child import Child
 from scripts.recording import inputs_folder
 
 if TYPE_CHECKING:
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
 
 SIMULATED = "[sim]"
 WIDTH = 80 - len(SIMULATED) - 1
-NOT_YET = "not enforced in this version: cognitive.* settings (circuit breakers, LLM)"
 
 
 def check(args: argparse.Namespace) -> None:
@@ -186,7 +186,7 @@ def back_off(start: Run, stop: threading.Event, beat: Heartbeat) -> None:
 
 def _open_and_run(
     context: wiring.Context, args: argparse.Namespace, beat: Heartbeat, stop: threading.Event, guard: watching.Guard,
-    children: tuple[Beside, Alarm], start: Run,
+    children: tuple[Child, ...], start: Run,
 ) -> int:  # fmt: skip
     findings = [*ground.checks(context, allow_dirty=args.allow_dirty), *checks.of_the_mind(context)]
     arming_live.arm(context)
@@ -194,7 +194,7 @@ def _open_and_run(
     findings += trading.startup_checks(context, desk, halts)
     source = "real vendors" if context.real_data else context.source_name
     cli.out(wiring.describe(context, data_source=source, simulated=not context.real_data))
-    for note in [*context.notes, NOT_YET]:
+    for note in context.notes:
         cli.out(note)
     if context.armed is not None:
         cli.out(f"REAL MONEY: {context.armed}")
@@ -335,7 +335,8 @@ def fresh_home(context: wiring.Context) -> None:
         path.rename(target / "inputs" / path.name)
     for path in sorted(state.iterdir()):
         kept = path.name in ("archive", "runner.lock", "runner.json", "KILL_SWITCH", ".gitkeep")
-        if not kept and not path.name.startswith("trials."):  # the trial ledger: what was tried stays tried
+        research = path.name.startswith(("trials.", "models.", "model_key"))  # what was tried and trained stays so
+        if not kept and not research:
             path.rename(target / path.name)
     context.notes.append(f"the state of the earlier replay is in {target}")
 

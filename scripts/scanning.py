@@ -49,7 +49,9 @@ class Scanned:
 
 
 def scan(context: wiring.Context, args: argparse.Namespace) -> Scanned:
-    """Bars from the file named, or from the store, then the funnel; the picks and verdicts are written."""
+    """Bars from the file named, or from the store, then the funnel; picks, verdicts and reviews are written."""
+    from scripts.cognition import Mind
+
     cap = args.cap
     if cap is not None and cap < 1:
         from core.errors import UsageError
@@ -63,7 +65,13 @@ def scan(context: wiring.Context, args: argparse.Namespace) -> Scanned:
         with cli.progress(enabled=not args.json) as context.tick:
             data = wiring.data_from_store(context, universe)
     wiring.refuse_simulated_data(context, simulated=data.simulated)
-    result = run(context, data, universe, top3=args.top3, deterministic=args.deterministic)
+    mind = Mind(context, bars=args.bars)
+    thought = mind.think(data, context.calendar.next_session(data.session))
+    result = run(
+        context, data, universe, top3=args.top3, deterministic=args.deterministic, scorer=thought.scorer,
+        reviewer=thought.reviewer,
+    )  # fmt: skip
+    mind.tell("by-hand", thought, result)
     record(context, result)
     return Scanned(result, data, universe)
 

@@ -16,7 +16,7 @@ from core import logs
 from core.bars_io import from_day
 from core.domain import Account, ExitReason, Mode, Symbol
 from core.errors import ConfigError, DataError, KobeError, StateCorrupt, StateLocked, TradingHalted
-from execution.entry import Sizer
+from execution.entry import EntryLocks, Sizer
 from execution.ledger import Ledger, Trade
 from execution.noted import NOTE_FILE, note
 from execution.scheduler import DueRun
@@ -33,7 +33,10 @@ if TYPE_CHECKING:
     from execution.desk import Desk
     from execution.resume import HaltTeller
     from portfolio.scan import ScanResult
+    from scripts.breaking import BreakerWatch
+    from scripts.cognition import Mind
     from scripts.recording import Recorder
+    from scripts.remembering import Remembering
 
 SESSIONS_SHOWN = 61  # of a symbol's own: more than any trade is held
 
@@ -54,9 +57,10 @@ class ScanPlanner:
 
     def __init__(
         self, context: wiring.Context, universe: Universe, *, bars: Path | None = None,
-        recorder: Recorder | None = None,
+        recorder: Recorder | None = None, mind: Mind | None = None,
     ) -> None:  # fmt: skip
-        self._context, self._universe, self._bars = context, universe, bars
+        """`mind`: model, memory, breakers and adviser; None: nothing is scored or reviewed."""
+        self._context, self._universe, self._bars, self._mind = context, universe, bars, mind
         self._data: wiring.MarketData | None = None
         self._recorder = recorder
 
@@ -96,13 +100,13 @@ class ScanPlanner:
         wiring.refuse_simulated_data(self._context, simulated=data.simulated)
         taken = [d for d, t in ledger.trades.items() if t.signal_session == session]
         held = self._held_usd(ledger, data)
-        result = scanning.run(self._context, data, self._universe, held=held, taken=taken)
+        result = self._scanned(run, data, held, taken)
         self._record(result)
         if self._recorder is not None:
             self._recorder.scan(run, data, result, held, taken, ledger.last_seq)
         return Plan(
             signal_session=session,
-            entries=[Entry(pick.signal, pick.scale) for pick in result.picks],
+            entries=[Entry(pick.signal, pick.scale, pick.full) for pick in result.kept_free],
             exits=self._due(ledger, run, data, assume_traded=True),
             vix=data.vix,
             returns=returns_of(data.panel, session),
@@ -110,6 +114,20 @@ class ScanPlanner:
             closes=closes_of(data.panel),
             scan=result.to_json(),
         )
+
+    def _scanned(
+        self, run: DueRun, data: wiring.MarketData, held: Mapping[Symbol, Decimal], taken: list[str]
+    ) -> ScanResult:
+        """What was said of the signals is in the journal before anything is made of them."""
+        if self._mind is None:
+            return scanning.run(self._context, data, self._universe, held=held, taken=taken)
+        thought = self._mind.think(data, run.session)
+        result = scanning.run(
+            self._context, data, self._universe, held=held, taken=taken, scorer=thought.scorer,
+            reviewer=thought.reviewer,
+        )  # fmt: skip
+        self._mind.tell(run.id, thought, result)
+        return result
 
     def _record(self, result: ScanResult) -> None:
         """Picks and verdicts are telemetry: a log folder that cannot be written stops no trade (P23)."""
@@ -285,6 +303,7 @@ def open_reading_desk(context: wiring.Context) -> Desk:
 
 def open_runners_desk(context: wiring.Context) -> tuple[Desk, HaltTeller]:
     """The desk of a process that lives on: once halted, it stays so until a preflight has passed. Raises like above."""
+    from execution.recorded import NotedDoor
     from execution.resume import HaltTeller
     from risk.kill_switch import KillSwitch, LatchedHalt
 
@@ -292,7 +311,8 @@ def open_runners_desk(context: wiring.Context) -> tuple[Desk, HaltTeller]:
     watch = _watch(context, journal)
     context.home.state.mkdir(parents=True, exist_ok=True)
     halt = LatchedHalt(KillSwitch(context.home.kill_switch), watch.newest_pass)
-    desk = _desk(context, journal, halt, _runners_door(context, watch))
+    door = NotedDoor(_runners_door(context, watch), lambda order: context.note_sent(order))
+    desk = _desk(context, journal, halt, door)
     bind_account(context, desk)
     return desk, HaltTeller(halt, watch, journal)
 
@@ -351,6 +371,7 @@ def _runners_door(context: wiring.Context, watch: JournalWatch) -> Admission:
     """In live mode what the rung allows comes before what the journal allows. Raises ConfigError without a permit."""
     from execution.arming import RungDoor
     from execution.ladder import Rung
+    from scripts.arming_live import EntryWatch
 
     if context.mode is not Mode.LIVE:
         return _door(context, watch)
@@ -361,7 +382,8 @@ def _runners_door(context: wiring.Context, watch: JournalWatch) -> Admission:
         watch.read()
         return watch.arming.ladder.rung
 
-    return RungDoor(_door(context, watch), context.armed.rung, rung)
+    context.entry_watch = EntryWatch(context, watch, wiring.open_journal(context), context.armed)
+    return RungDoor(_door(context, watch), context.armed.rung, rung, context.entry_watch.code)
 
 
 def _door(context: wiring.Context, watch: JournalWatch, *, closes_only: bool = False) -> Admission:
@@ -428,13 +450,30 @@ def trip_switch(context: wiring.Context, why: str) -> None:
 
 
 class _RecordedSession(TradingSession):
-    """Writes the bars of a scan once that scan is on record: telemetry, however slow, lets no scan be run again."""
+    """Writes the bars of a scan once that scan is on record: telemetry, however slow, lets no scan be run again. Then
+    the breakers are judged on what closed, and it is remembered, here and wherever trades are looked after."""
 
     recorder: Recorder
+    watch: BreakerWatch
+    memory: Remembering
 
     def run(self, run: DueRun) -> RunReport:
         report = super().run(run)
         self.recorder.flush()
+        self.watch.look(run.session)
+        self.memory.follow(run.session)
+        return report
+
+    def look_after(self, session: date) -> RunReport:
+        report = super().look_after(session)
+        self.watch.look(session)
+        self.memory.follow(session)
+        return report
+
+    def close_out(self, session: date) -> RunReport:
+        report = super().close_out(session)
+        self.watch.look(session)
+        self.memory.follow(session, closing=True)
         return report
 
 
@@ -446,25 +485,41 @@ def open_session(
     stopping: Callable[[], bool] = lambda: False,
 ) -> TradingSession:
     from execution.alpaca_broker import AlpacaBroker
+    from execution.recorded import sent_facts
+    from scripts.cognition import runners_mind
     from scripts.recording import Recorder
+    from scripts.remembering import Remembering
 
     broker, settings = desk.broker, context.settings
     assert isinstance(broker, AlpacaBroker)
-    recorder = Recorder(context, universe, bars=bars)
+    recorder, more = Recorder(context, universe, bars=bars), {"most_shares": _most_shares(context)}
+    context.note_sent = lambda order: recorder.note("sent", sent_facts(order))
+    memory = Remembering(context, desk.journal, desk.ledger)
+    mind = runners_mind(context, desk, memory, bars)
+    assert mind.watch is not None
     session = _RecordedSession(
         desk=desk,
         quotes=broker,
-        planner=ScanPlanner(context, universe, bars=bars, recorder=recorder),
-        sizer=sizer_of(settings, most_shares=_most_shares(context)),
+        planner=ScanPlanner(context, universe, bars=bars, recorder=recorder, mind=mind),
+        sizer=sizer_of(settings, most_shares=more["most_shares"]),
         settings=settings,
         calendar=context.calendar,
         write_views=view_writer(context),
-        noted=recorder.note,
+        noted=lambda kind, facts: recorder.note(kind, {**facts, **more} if kind == "quote" else facts),
         stopping=stopping,
         actions=wiring.action_feed(context),
+        locks=lambda: locked_entries(context, mind.watch),
     )
-    session.recorder = recorder
+    session.recorder, session.watch, session.memory = recorder, mind.watch, memory
+    locked_entries(context, mind.watch)  # a start without entries is told at once, not with the first scan
     return session
+
+
+def locked_entries(context: wiring.Context, watch: BreakerWatch | None) -> EntryLocks:
+    """What may not be entered now: what a breaker locks, and everything while a live runner has no pass for this
+    session."""
+    found = EntryLocks() if watch is None else watch.locks()
+    return found if context.entry_watch is None else context.entry_watch.locks(found)
 
 
 def sizer_of(settings: Settings, *, most_shares: int | None = None) -> Sizer:

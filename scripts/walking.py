@@ -18,10 +18,10 @@ from core import cli, logs
 from core.bars_io import from_day
 from core.clock import SystemClock
 from core.errors import UsageError
+from core.folds import folds_that_fit, walk_folds
 from core.panel import Panel
 from core.paths import REPO_ROOT
 from portfolio.backtest.costs import CostModel
-from portfolio.backtest.folds import folds_that_fit, walk_folds
 from portfolio.backtest.walk_forward import ONE_SET, Choice, Plan, Unit, choices, combined, stitched
 from portfolio.strategies import session_number
 from portfolio.strategies.indicators import prepare_each

@@ -3,7 +3,9 @@
 runner.py starts it by itself (setting watchdog.enabled) and it ends with the runner. By hand it watches whatever runner
 works on this home, until Ctrl-C. What it does: writes state/KILL_SWITCH, cancels entries and exits until the broker
 shows none, leaves resting stops and targets where they are. Resume as after any halt: python scripts/preflight.py --all
-Exit: 0 the runner ended as told, or another watchdog took over · 2 usage · 10 configuration · 40 it has halted trading
+When the home is deleted under it, it cancels what it finds at a real broker and ends.
+Exit: 0 the runner ended as told, or another watchdog took over · 2 usage · 10 configuration, or its home is gone ·
+40 it has halted trading
 """
 
 from __future__ import annotations
@@ -39,6 +41,7 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     args = parser().parse_args(argv)
     from core import logs
+    from core.errors import ConfigError
     from execution.watchdog import POLL_S, Verdict
     from scripts import watching, wiring
 
@@ -53,6 +56,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             context.clock.sleep(POLL_S)
             verdict = dog.step()
     logs.event("watchdog_ended", code=verdict.upper(), tripped=dog.ever_tripped)
+    if verdict is Verdict.HOMELESS:
+        raise ConfigError(
+            f"{context.home.state} is gone: there is nothing left to watch", code="HOME_GONE",
+            advice="look at the broker for what is held; a backup comes back with restore.py",
+        )  # fmt: skip
     if args.json:
         cli.print_json({"ended": str(verdict), "tripped": dog.ever_tripped})
     return Exit.HALTED if dog.ever_tripped else Exit.OK
@@ -77,6 +85,8 @@ def _watchdog(context: Context, token: str | None, gone: threading.Event) -> Wat
         trip=lambda why: trading.trip_switch(context, why),
         token=token,
         gone=gone.is_set,
+        home_is_there=context.home.state.is_dir,
+        broker_is_elsewhere=context.real_broker,
     )
 
 

@@ -20,8 +20,7 @@ if TYPE_CHECKING:
     from execution.desk import Desk
     from execution.heartbeat import Heartbeat
     from execution.resume import HaltTeller
-    from scripts.alarm import Alarm
-    from scripts.beside import Beside
+    from scripts.child import Child
     from scripts.wiring import Context
 
 _NO_WINDOW = 0x08000000  # Windows: CREATE_NO_WINDOW
@@ -123,7 +122,7 @@ def stop_on_signals() -> threading.Event:
     return stop
 
 
-def between(beat: Heartbeat, guard: Guard, halts: HaltTeller, *children: Beside | Alarm) -> None:
+def between(beat: Heartbeat, guard: Guard, halts: HaltTeller, *children: Child) -> None:
     """At every tick of the runner."""
     beat.pulse()
     guard.look()

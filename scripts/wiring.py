@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from execution.alpaca_broker import AlpacaBroker
     from execution.arming import Armed
     from execution.venue.server import EmbeddedVenue
+    from scripts.arming_live import EntryWatch
 
 VENUE_KEY_ID, VENUE_SECRET = "embedded", "embedded"
 ACTION_BOUNDS: Mapping[str, Any] = {"timeout_s": 5.0, "deadline_s": 10.0}
@@ -76,6 +77,8 @@ class Context:
     multi: MultiSource | None = None
     tick: Callable[..., None] | None = None  # tells progress of long fetches
     armed: Armed | None = None  # live mode: the permit to start, see execution/arming.py
+    entry_watch: EntryWatch | None = None  # live mode: whether anything may be entered now
+    note_sent: Callable[[Mapping[str, Any]], None] = lambda order: None  # told of each order body as it leaves
     alive: Callable[[], None] = lambda: None  # called wherever the main thread waits: the runner's progress beat
 
     @property

@@ -17,13 +17,7 @@ from config.settings_schema import Settings, leaf_types
 ROOT = Path(__file__).resolve().parents[1]
 READERS = ("cognitive", "core", "data", "execution", "llm", "ml_advanced", "portfolio", "risk", "scripts")
 
-_LATER_LLM = "defined by the runbook; its reader, llm/, is a later module"
-_LATER_BREAKERS = "defined by the runbook; its reader, cognitive/circuit_breakers.py, is a later module"
 NOT_READ_YET = {
-    "cognitive.llm_analyzer.cost_tracking.enabled": _LATER_LLM,
-    "cognitive.llm_analyzer.cache.enabled": _LATER_LLM,
-    "cognitive.llm_analyzer.cache.ttl_hours": _LATER_LLM,
-    "cognitive.circuit_breakers.calibration_bounds": _LATER_BREAKERS,
     "logs.mask_secrets": "can only be true: the schema refuses anything else, and core.logs always masks",
 }
 

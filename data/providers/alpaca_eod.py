@@ -70,6 +70,7 @@ class AlpacaProvider(ProviderBase):
         self._keys = (key_id, secret)
         self._base_url = base_url.rstrip("/")
         self._feed = feed
+        self.one_exchange = feed == "iex"
         self._timeout_s = timeout_s
         self._retrier = Retrier(name, clock, rpm, deadline_s, self._keys)
         self._made: Any = None
@@ -106,6 +107,9 @@ class AlpacaProvider(ProviderBase):
         if not rows:
             raise self._malformed(f"no bars at all for session {session}")
         return rows
+
+    def requests_for_two_sessions(self, symbols: int) -> int | None:
+        return -(-symbols // SYMBOLS_PER_REQUEST)
 
     def splits(self, since: date, until: date, symbols: Collection[Symbol]) -> list[Split]:
         wanted = vendor_map(symbols, dotted)

@@ -94,8 +94,17 @@ class DailyProvider(Protocol):
         ...
 
     @property
+    def one_exchange(self) -> bool:
+        """True when its prices are of one exchange's trades: closes are near those of all, opens and volume less so."""
+        ...
+
+    @property
     def requests(self) -> int:
         """HTTP requests sent so far, retries included."""
+        ...
+
+    def requests_for_two_sessions(self, symbols: int) -> int | None:
+        """Requests that two sessions of so many symbols take; None when it is one or more for each symbol."""
         ...
 
     def daily_bars(self, symbol: Symbol, start: date, end: date) -> BarColumns:
@@ -125,6 +134,7 @@ class ProviderBase:
     basis: str = "raw"
     shared_requests: bool = False
     actions_with_bars: bool = False
+    one_exchange: bool = False
 
     def __init__(self, name: str, clock: Clock, *, simulated: bool, calendar: SessionCalendar | None) -> None:
         self.name = name
@@ -183,6 +193,9 @@ class ProviderBase:
         raise NotSupported(f"{self.name} lists no dividends")
 
     def vix_close(self, session: date) -> float | None:
+        return None
+
+    def requests_for_two_sessions(self, symbols: int) -> int | None:
         return None
 
 

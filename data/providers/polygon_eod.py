@@ -155,6 +155,9 @@ class PolygonProvider(ProviderBase):
             raise self._malformed(f"no bars at all for session {session}")
         return rows
 
+    def requests_for_two_sessions(self, symbols: int) -> int | None:
+        return 2  # grouped: one a session, however many symbols
+
     def splits(self, since: date, until: date, symbols: Collection[Symbol]) -> list[Split]:
         wanted = vendor_map(symbols, dotted)
         found: set[Split] = set()

@@ -66,6 +66,16 @@ class Children:
             child.kill()
             return child.wait()
 
+    def poll(self, number: int) -> int | None:
+        """How it ended; None while it lives. An end is told once."""
+        if self._server is not None:
+            end = self._ask({"poll": number})
+            return None if end is None else int(end)
+        end = self._alone[number].poll()
+        if end is not None:
+            del self._alone[number]
+        return end
+
     def run(self, task: Task) -> int:
         return self.wait(self.start(task))
 
@@ -81,22 +91,25 @@ class Children:
 
 
 # ---------------------------------------------------------------- the child's side
-def serve(work: Work) -> None:
+def serve(work: Work, *, life_s: int = _LIFE_S) -> None:
     """Fork a child for each task until the parent's pipe ends."""
     for line in sys.stdin:
         question = json.loads(line)
-        answer = _forked(question["start"], work) if "start" in question else _waited(question["wait"])
+        if "start" in question:
+            answer: int | None = _forked(question["start"], work, life_s)
+        else:
+            answer = _waited(question["wait"]) if "wait" in question else _waited(question["poll"], block=False)
         sys.stdout.write(json.dumps(answer) + "\n")
         sys.stdout.flush()
 
 
-def _forked(task: Task, work: Work) -> int:
+def _forked(task: Task, work: Work, life_s: int) -> int:
     if sys.platform == "win32":  # the parent starts a Python of its own for each task there
         raise AssertionError("this system cannot fork")
     pid = os.fork()
     if pid:
         return pid
-    signal.alarm(_LIFE_S)
+    signal.alarm(life_s)
     nothing = os.open(os.devnull, os.O_RDWR)
     os.dup2(nothing, 0)  # the pipes are the server's
     os.dup2(nothing, 1)
@@ -108,11 +121,11 @@ def _forked(task: Task, work: Work) -> int:
         os._exit(status)  # nothing of the server's own end happens in a child
 
 
-def _waited(pid: int) -> int:
+def _waited(pid: int, *, block: bool = True) -> int | None:
     if sys.platform == "win32":
         raise AssertionError("this system cannot fork")
-    _, status = os.waitpid(pid, 0)
-    return os.waitstatus_to_exitcode(status)
+    ended, status = os.waitpid(pid, 0 if block else os.WNOHANG)
+    return os.waitstatus_to_exitcode(status) if ended else None
 
 
 def finished(task: Task, work: Work) -> None:

@@ -21,7 +21,7 @@ from typing import Any
 from core import logs
 from core.domain import BrokerClock
 from core.errors import BrokerDown
-from core.journal import Journal
+from core.journal import Journal, verify
 from core.market_calendar import NEW_YORK, MarketCalendar
 from core.paths import Home
 from execution.runner import ON_TIME_S, Runner
@@ -295,6 +295,12 @@ class Verdict:
     starts: int
     mishaps: int
     wrong: tuple[str, ...]
+    head: str  # the last hash of the journal: the same seed gives the same years to the byte
+
+
+EXPECTED_FAILURES = frozenset({"BROKER_DOWN", "CLOCK_DISAGREES"})
+"""What the machine's broker does on purpose. Anything else came from this machine, a full disk say, and not from the
+seed: years that it has changed are told as wrong, because they are not the ones that another run will see."""
 
 
 def judge(machine: Machine) -> Verdict:
@@ -325,9 +331,11 @@ def judge(machine: Machine) -> Verdict:
             alert = ("run_late", run) in told or run in failed  # a failure was told, or is part of a told outage
             wrong += [] if alert and run in machine.excused else [f"{run}: {lag_s[run]:.1f} s after its time"]
     wrong += [f"{run}: made, and never due" for run in made if run not in machine.due]
+    strange = [r for r in journal.kinds("run_failed") if r.body.get("code") not in EXPECTED_FAILURES]
+    wrong += [f"{r.body['run']}: failed by itself: {r.body['code']} {r.body.get('detail')}" for r in strange]
     return Verdict(
         len(machine.due), len(on_time), late, dict(sorted(why.items())), len(closed), max(on_time, default=0.0),
-        machine.starts, machine.happened, tuple(wrong),
+        machine.starts, machine.happened, tuple(wrong), verify(machine.home.journal).head,
     )  # fmt: skip
 
 

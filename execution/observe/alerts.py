@@ -37,8 +37,9 @@ RUNNER_WANTED = timedelta(minutes=30)
 ERRORS_COUNT_FOR = timedelta(hours=1)
 
 NOT_YET = frozenset({
-    "LLM_ABSENT", "COGNITIVE_ABSENT", "NO_ORDERS", "NO_FILLS_WITH_QUOTE", "QUOTES_NOT_RECORDED", "NO_SCAN", "NO_RUN",
-    "EQUITY_NOT_TOLD", "PROVIDERS_NEVER_ASKED", "STARTS_ABSENT", "LOGS_INCOMPLETE",
+    "LLM_ABSENT", "LLM_NO_ANSWERS", "NO_REVIEWS", "NO_CONFIDENCE", "NO_ORDERS", "NO_FILLS_WITH_QUOTE",
+    "QUOTES_NOT_RECORDED", "NO_SCAN", "NO_RUN", "EQUITY_NOT_TOLD", "PROVIDERS_NEVER_ASKED", "STARTS_ABSENT",
+    "LOGS_INCOMPLETE",
 })  # fmt: skip
 """Reason codes of facts that cannot exist yet; they alarm nobody."""
 _TOLD_OTHERWISE = frozenset({
@@ -266,6 +267,7 @@ RULES: Mapping[str, Rule] = {
     "BREAKS": Rule(_C, HOLD_S, "book"), "SYMBOLS_LOCKED": Rule(_W, LONG_HOLD_S, "book"),
     "CRASHED_BEFORE": Rule(_W, 0.0, "starts"), "RUNS_MISSED": Rule(_W, HOLD_S, "schedule"),
     "NO_WATCHDOG": Rule(_W, LONG_HOLD_S, "runner"), "LOGS_UNREADABLE": Rule(_W, LONG_HOLD_S),
+    "BREAKER_TRIPPED": Rule(_C, 0.0, "journal"), "BREAKER_SCOPED": Rule(_W, HOLD_S, "journal"),
     "DATA_BEHIND": Rule(_W, HOLD_S, "data"), "STRATEGY_FAILED": Rule(_W, HOLD_S, "scan"),
 }  # fmt: skip
 _STOP, _WARN = Rule(_C, HOLD_S, "schedule"), Rule(_W, LONG_HOLD_S, "book")

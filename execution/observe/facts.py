@@ -295,21 +295,38 @@ class ExecutionFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LlmFacts:
-    """Spend of the New York day. Until llm/ writes state/llm_token_usage.json, everything but the limits is None."""
+    """Spend of the New York day, reservations included, beside both limits; the tighter one binds."""
 
     cost_usd_today: Decimal | None
     cost_budget_usd: Decimal
+    tokens_today: int | None = None
+    tokens_budget: int = 0
     calls_today: int | None
-    avg_latency_ms: float | None
+    avg_latency_ms: float | None  # of complete answers; None as well when there was none
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BreakerFacts:
+    """A tripped circuit breaker: what it keeps from being entered, and until when."""
+
+    lock_id: str  # as scripts/breakers.py takes it
+    name: str
+    scope: str  # all, strategy, symbol
+    what: str  # the strategy or symbol; empty for all
+    code: str
+    reason: str
+    since: datetime
+    until: date | None  # the last session that it holds in; None: until a person resumes it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CognitiveFacts:
-    """Reviews of the New York day. Until cognitive/ reviews anything, all None."""
+    """Reviews of the New York day, each decision once, as last reviewed; and the breakers that stand."""
 
     decisions_today: int | None
-    approval_rate: float | None
+    approval_rate: float | None  # not vetoed, of all reviewed
     avg_confidence: float | None
+    breakers: tuple[BreakerFacts, ...] | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,6 +19,7 @@ from core.paths import Home
 from execution.ledger import new_york_day
 from execution.observe import groups, measures, state_look
 from execution.observe.facts import (
+    BreakerFacts,
     BrokerFacts,
     CognitiveFacts,
     DataFacts,
@@ -119,8 +120,8 @@ class Observer:
             journal=None if story is None else self._journal_facts(story),
             book=None if seen is None else groups.book(seen, watched.settings.risk, now),
             broker=self._broker(story), scan=scan, data=self._data(now, today, unknown),
-            execution=None if story is None else self._execution(story, today), llm=self._llm(unknown),
-            cognitive=_cognitive(unknown),
+            execution=None if story is None else self._execution(story, today), llm=self._llm(today, unknown),
+            cognitive=self._cognitive(story, now, today, unknown),
             errors=self._errors.since(now - _DAY) if readable else None,
             errors_24h=self._errors.count_since(now - _DAY) if readable else None,
             disk_free_bytes=unknown.unless("disk_free_bytes", free, "DISK_UNREADABLE"),
@@ -225,20 +226,55 @@ class Observer:
     def _behind(self, session: date, expected: date) -> int:
         return max(0, len(self.watched.calendar.sessions_between(session, expected)) - 1)
 
+    # ------------------------------------------------------------ reviews, breakers
+    def _cognitive(self, story: Story | None, now: datetime, today: date, unknown: Unknown) -> CognitiveFacts:
+        if story is None:
+            code = unknown.codes.get("journal", "JOURNAL_UNREADABLE")
+            names = ("decisions_today", "approval_rate", "avg_confidence", "breakers")
+            unknown.codes.update({f"cognitive.{name}": code for name in names})
+            return CognitiveFacts(decisions_today=None, approval_rate=None, avg_confidence=None, breakers=None)
+        count, rate, confidence = _reviews(story, today, unknown)
+        return CognitiveFacts(
+            decisions_today=count, approval_rate=rate, avg_confidence=confidence,
+            breakers=self._guarded(unknown, "cognitive.breakers", lambda: self._breakers(story, now)),
+        )  # fmt: skip
+
+    def _breakers(self, story: Story, now: datetime) -> tuple[BreakerFacts, ...]:
+        """Those that refuse entries in this session, or in the next one; what stops everything comes first."""
+        if not self.watched.settings.cognitive.circuit_breakers.enabled:
+            return ()
+        calendar = self.watched.calendar
+        session = calendar.session_at(now) or calendar.next_session(calendar.last_completed(now))
+        found = [b for b in story.breakers.values() if b.until is None or session <= b.until]
+        return tuple(sorted(found, key=lambda b: (b.scope != "all", b.since)))
+
     # ------------------------------------------------------------ LLM
-    def _llm(self, unknown: Unknown) -> LlmFacts:
-        """Nothing asks a model in this version; llm/ will tell its spend through state/llm_token_usage.json."""
-        names = ("cost_usd_today", "calls_today", "avg_latency_ms")
-        unknown.codes.update({f"llm.{name}": "LLM_ABSENT" for name in names})
-        budget = self.watched.settings.cognitive.llm_analyzer.cost_tracking.max_daily_usd
-        return LlmFacts(cost_usd_today=None, cost_budget_usd=budget, calls_today=None, avg_latency_ms=None)
+    def _llm(self, today: date, unknown: Unknown) -> LlmFacts:
+        chosen = self.watched.settings.cognitive.llm_analyzer
+        told = state_look.llm_spend(self.watched.home.state, today)
+        spend = None if isinstance(told, str) else told
+        if isinstance(told, str):
+            names = ("cost_usd_today", "tokens_today", "calls_today", "avg_latency_ms")
+            unknown.codes.update({f"llm.{name}": told for name in names})
+        else:
+            unknown.unless("llm.avg_latency_ms", told.avg_latency_ms, "LLM_NO_ANSWERS")
+        return LlmFacts(
+            cost_usd_today=None if spend is None else spend.cost_usd,
+            cost_budget_usd=chosen.cost_tracking.max_daily_usd, tokens_today=None if spend is None else spend.tokens,
+            tokens_budget=chosen.max_daily_tokens, calls_today=None if spend is None else spend.calls,
+            avg_latency_ms=None if spend is None else spend.avg_latency_ms,
+        )  # fmt: skip
 
 
-def _cognitive(unknown: Unknown) -> CognitiveFacts:
-    """Nothing reviews a pick in this version."""
-    names = ("decisions_today", "approval_rate", "avg_confidence")
-    unknown.codes.update({f"cognitive.{name}": "COGNITIVE_ABSENT" for name in names})
-    return CognitiveFacts(decisions_today=None, approval_rate=None, avg_confidence=None)
+def _reviews(story: Story, today: date, unknown: Unknown) -> tuple[int, float | None, float | None]:
+    """How many decisions were reviewed today, the part let through, the mean confidence."""
+    told = list(story.reviews.values()) if story.reviewed_on == today else []
+    said = [confidence for _, confidence in told if confidence is not None]
+    rate = sum(1 for let_through, _ in told if let_through) / len(told) if told else None
+    confidence = sum(said) / len(said) if said else None
+    unknown.unless("cognitive.approval_rate", rate, "NO_REVIEWS")
+    unknown.unless("cognitive.avg_confidence", confidence, "NO_CONFIDENCE" if told else "NO_REVIEWS")
+    return len(told), rate, confidence
 
 
 def _unless_later(at: datetime | None, *cures: datetime | None) -> datetime | None:

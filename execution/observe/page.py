@@ -317,12 +317,16 @@ def _quality(facts: Facts) -> str:
 def _llm(facts: Facts) -> str:
     llm, reviews = facts.llm, facts.cognitive
     cost = None if llm.cost_usd_today is None else money(llm.cost_usd_today)
+    approved = None if reviews.approval_rate is None else percent(reviews.approval_rate)
+    tripped = None if reviews.breakers is None else ", ".join(b.lock_id for b in reviews.breakers) or "none tripped"
     rows = [
         ("Spent today", known(facts, "llm.cost_usd_today", cost) + f" of {e(money(llm.cost_budget_usd))}"),
+        ("Tokens", known(facts, "llm.tokens_today", llm.tokens_today) + f" of {llm.tokens_budget}"),
         ("Calls", known(facts, "llm.calls_today", llm.calls_today)),
         ("Latency", known(facts, "llm.avg_latency_ms", llm.avg_latency_ms)),
         ("Reviews", known(facts, "cognitive.decisions_today", reviews.decisions_today)),
-        ("Approved", known(facts, "cognitive.approval_rate", reviews.approval_rate)),
+        ("Approved", known(facts, "cognitive.approval_rate", approved)),
+        ("Breakers", known(facts, "cognitive.breakers", tripped)),
     ]
     return card("LLM and reviews", pairs(rows), "four")
 

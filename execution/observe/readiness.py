@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
-from execution.observe.facts import Facts, RunFacts, RunnerFacts, RunState
+from execution.observe.facts import BreakerFacts, Facts, RunFacts, RunnerFacts, RunState
 from execution.observe.words import at_new_york, plural
 
 FINE_RUNS = frozenset({"OK", "NO_PICKS", "ENTRIES_AT_FIRST_SCAN"})
@@ -68,6 +68,7 @@ def _stops(facts: Facts, stalled_after_s: float) -> Iterator[Reason]:
     yield from _broker(facts)
     yield from _schedule(facts)
     yield from _scan(facts)
+    yield from _tripped(facts)
     yield from _disk(facts)
 
 
@@ -143,8 +144,13 @@ def _schedule(facts: Facts) -> Iterator[Reason]:
         elif run.state is RunState.FAILING:
             yield Reason("RUN_FAILING", f"{run.id} fails: {run.code}", "see logs/errors.jsonl")
     last = _last_scan(facts.schedule.today)
-    if last is not None and last.state is RunState.DONE and last.code not in FINE_RUNS:
+    if last is not None and last.state is RunState.DONE and last.code not in FINE_RUNS and not _by_breaker(last):
         yield Reason(last.code, f"the newest scan, {last.id}, could enter nothing", "see logs/events.jsonl")
+
+
+def _by_breaker(run: RunFacts) -> bool:
+    """Told by the breaker itself, for as long as it stands."""
+    return run.code.startswith("BREAKER_")
 
 
 def _last_scan(runs: tuple[RunFacts, ...]) -> RunFacts | None:
@@ -162,6 +168,22 @@ def _scan(facts: Facts) -> Iterator[Reason]:
         yield Reason("UNIVERSE_EMPTY", f"{scan.run} considered no symbol", "look at the universe file")
     if scan.vix is None:
         yield Reason("VIX_UNKNOWN", "an unknown VIX opens nothing", "python scripts/preflight.py --data")
+
+
+def _tripped(facts: Facts) -> Iterator[Reason]:
+    """Breakers that let nothing be entered; exits always pass."""
+    for breaker in facts.cognitive.breakers or ():
+        if breaker.scope == "all":
+            yield Reason("BREAKER_TRIPPED", f"entries refused: {_breaker(breaker)}", _resume(breaker))
+
+
+def _breaker(breaker: BreakerFacts) -> str:
+    end = "until a person resumes it" if breaker.until is None else f"to the end of {breaker.until}"
+    return f"{breaker.name}, {breaker.reason}, {end}"
+
+
+def _resume(breaker: BreakerFacts) -> str:
+    return f"look, then python scripts/breakers.py resume {breaker.lock_id} --reason TEXT"
 
 
 def _disk(facts: Facts) -> Iterator[Reason]:
@@ -193,6 +215,10 @@ def _warnings(facts: Facts) -> Iterator[Reason]:
     if facts.schedule is not None and facts.schedule.missed_7d:
         yield Reason("RUNS_MISSED", f"{facts.schedule.missed_7d} in the last seven days", "see logs/errors.jsonl")
     yield from _data(facts)
+    for breaker in facts.cognitive.breakers or ():
+        if breaker.scope != "all":
+            words = f"{breaker.scope} {breaker.what} is not entered: {_breaker(breaker)}"
+            yield Reason("BREAKER_SCOPED", words, _resume(breaker))
     if facts.runner is not None and not facts.runner.ended and not facts.runner.watched:
         yield Reason("NO_WATCHDOG", "nobody cancels orders when the runner hangs", "set watchdog.enabled: true")
     if facts.errors_24h is None:

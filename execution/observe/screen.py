@@ -217,7 +217,25 @@ def _measures(facts: Facts) -> Iterator[str]:
         )  # fmt: skip
     cost = None if facts.llm.cost_usd_today is None else money(facts.llm.cost_usd_today)
     spent = _or(facts, "llm.cost_usd_today", cost)
-    yield from _line("llm", f"spent {spent} of {money(facts.llm.cost_budget_usd)}")
+    yield from _mind(facts)
+    tokens = _or(facts, "llm.tokens_today", None if facts.llm.tokens_today is None else str(facts.llm.tokens_today))
+    limits = f"{money(facts.llm.cost_budget_usd)}, tokens {tokens} of {facts.llm.tokens_budget}"
+    yield from _line("llm", f"spent {spent} of {limits}")
+
+
+def _mind(facts: Facts) -> Iterator[str]:
+    mind = facts.cognitive
+    approved = None if mind.approval_rate is None else percent(mind.approval_rate)
+    tripped = None if mind.breakers is None else ", ".join(b.lock_id for b in mind.breakers) or "none"
+    yield from _line(
+        "reviews", f"{_or(facts, 'cognitive.decisions_today', _text(mind.decisions_today))} today",
+        f"approved {_or(facts, 'cognitive.approval_rate', approved)}",
+        f"breakers tripped {_or(facts, 'cognitive.breakers', tripped)}",
+    )  # fmt: skip
+
+
+def _text(count: int | None) -> str | None:
+    return None if count is None else str(count)
 
 
 def _system(facts: Facts) -> Iterator[str]:

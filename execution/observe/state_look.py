@@ -8,8 +8,9 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -149,6 +150,46 @@ def _alert(row: Any) -> AlertFacts:
         name=short(row["name"]), severity=short(row["severity"]), since=since, words=short(row["words"]),
         action=short(row["action"]), acknowledged=row["acknowledged_at"] is not None,
     )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class LlmSpend:
+    """Of one New York day."""
+
+    cost_usd: Decimal
+    tokens: int
+    calls: int
+    avg_latency_ms: float | None
+
+
+def llm_spend(state: Path, today: date) -> LlmSpend | str:
+    """What llm/token_budget.py wrote, checked by its sums. A day that it has not begun yet has nothing spent; one that
+    it has begun and this clock has not reached goes on."""
+    file, calls = state / "llm_token_usage.json", state / "llm_calls.jsonl"
+    try:
+        row = json.loads(file.read_bytes())
+        told = calls.stat().st_size
+        day, spend = date.fromisoformat(row["day"]), _llm_spend(row)
+        if row["schema_version"] != 1:
+            return "STATE_NEWER"
+        if row["audit"]["bytes"] != told:  # a writer is between its two files, or was killed there
+            return "LLM_BUDGET_BEHIND"
+    except FileNotFoundError:
+        return "LLM_BUDGET_LOST" if file.exists() or calls.exists() else "LLM_ABSENT"
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, ArithmeticError, RecursionError):
+        return "LLM_BUDGET_DAMAGED"
+    return spend if day >= today else LlmSpend(Decimal(0), 0, 0, None)
+
+
+def _llm_spend(row: Any) -> LlmSpend:
+    parts = [row["settled"], *row["reserved"].values()]
+    usd = sum((Decimal(part["usd"]) for part in parts), Decimal(0))
+    tokens, calls, answered = sum(int(part["tokens"]) for part in parts), row["calls_today"], row["answered_today"]
+    if usd != Decimal(row["cost_usd_today"]) or tokens != row["used_today"] or not usd.is_finite() or usd < 0:
+        raise ValueError("the totals are not the sum of the parts")
+    if type(calls) is not int or type(answered) is not int or min(calls, answered, tokens) < 0:
+        raise ValueError("a count is none")
+    return LlmSpend(usd, tokens, calls, float(row["latency_ms_sum"]) / answered if answered else None)
 
 
 def disk_free_bytes(folder: Path, usage: Callable[[Path], Any] = shutil.disk_usage) -> int | None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from core.errors import StateCorrupt
 from execution.ledger import decimal_of, new_york_day
-from execution.observe.facts import EQUITY_POINTS, WINDOW_DAYS, BreakFacts, EquityPoint
+from execution.observe.facts import EQUITY_POINTS, WINDOW_DAYS, BreakerFacts, BreakFacts, EquityPoint
 from risk.kill_switch import HaltHistory
 
 if TYPE_CHECKING:
@@ -81,6 +81,9 @@ class Story:
     sent: dict[str, Sent] = field(default_factory=dict)  # by client order id, of the last KEPT
     refused: deque[Refused] = field(default_factory=deque)
     closed: list[tuple[datetime, str]] = field(default_factory=list)  # trades told closed since the last look
+    reviewed_on: date = date.min  # New York day of `reviews`
+    reviews: dict[str, tuple[bool, float | None]] = field(default_factory=dict)  # decision id: let through, confidence
+    breakers: dict[str, BreakerFacts] = field(default_factory=dict)  # tripped and not cleared, by lock id
     _forgot_on: date = date.min
 
     def add(self, record: Record) -> None:
@@ -212,6 +215,28 @@ class Story:
     def trade_closed(self, body: Mapping[str, Any], record: Record) -> None:
         self.closed.append((record.at, str(body["decision_id"])))
 
+    # ------------------------------------------------------------ reviews, breakers
+    def reviewed(self, body: Mapping[str, Any], record: Record) -> None:
+        day = new_york_day(record.at)
+        if day != self.reviewed_on:
+            self.reviewed_on = day
+            self.reviews.clear()
+        for row in body["signals"]:
+            review, said = row["review"], row["review"].get("confidence")
+            confidence = float(said) if isinstance(said, int | float) and 0 <= said <= 1 else None
+            self.reviews[str(row["decision_id"])] = (Decimal(str(review["scale"])) > 0, confidence)
+
+    def breaker_tripped(self, body: Mapping[str, Any], record: Record) -> None:
+        name, scope, what, until = str(body["breaker"]), str(body["scope"]), str(body["what"]), body["until"]
+        lock_id = name if scope == "all" else f"{name}:{scope}:{what}"
+        self.breakers.setdefault(lock_id, BreakerFacts(
+            lock_id=lock_id, name=name, scope=scope, what=what, code=str(body["code"]), reason=str(body["reason"]),
+            since=record.at, until=None if until is None else date.fromisoformat(until),
+        ))  # fmt: skip
+
+    def breaker_cleared(self, body: Mapping[str, Any], record: Record) -> None:
+        self.breakers.pop(str(body["lock"]), None)
+
     # ------------------------------------------------------------ questions
     def missed_since(self, since: datetime) -> int:
         one_by_one = sum(1 for e in self.ended.values() if e.kind == "run_missed" and e.at >= since)
@@ -244,4 +269,7 @@ _HANDLERS: Mapping[str, Any] = {
     "order_refused": Story.order_refused,
     "pick_refused": Story.pick_refused,
     "trade_closed": Story.trade_closed,
+    "signals_reviewed": Story.reviewed,
+    "breaker_tripped": Story.breaker_tripped,
+    "breaker_cleared": Story.breaker_cleared,
 }

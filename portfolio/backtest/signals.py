@@ -30,7 +30,7 @@ class DaySignals:
         setups = setups_between(prepared, params, start, end)
         by_session: dict[int, list[Found]] = {}
         for setup in setups:
-            at = _usable(panel, setup, params)
+            at = usable(panel, setup, params)
             sessions = panel.session_index[setup.points.rows[at], setup.points.columns[at]].tolist()
             signals, facts = signals_at_points(panel, setup, at), facts_of(panel, setup.points, at)
             for session, signal, known in zip(sessions, signals, facts, strict=True):
@@ -40,7 +40,8 @@ class DaySignals:
         return cls(tuple(setup.strategy for setup in setups), by_session)
 
 
-def _usable(panel: Panel, setup: Setup, params: StrategyParams) -> Ints:
+def usable(panel: Panel, setup: Setup, params: StrategyParams) -> Ints:
+    """Positions of the setup's points that a scan takes for signals."""
     points = setup.points
     need = max(params.common.sma_bars, params.common.atr_bars + 1)
     at = np.flatnonzero(all_hold([stop_rule(points, setup.stop)], points.rows.size) & (points.rows + 1 >= need))

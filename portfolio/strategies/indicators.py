@@ -435,7 +435,7 @@ class Points:
     sma: Floats  # exact; NaN where only the decision was wanted
     ibs: Floats
 
-    def take(self, where: Bools) -> Points:
+    def take(self, where: Bools | Ints) -> Points:
         return Points(**{name: getattr(self, name)[where] for name in Points.__slots__})
 
 

@@ -66,6 +66,22 @@ def test_what_is_not_known_or_not_a_log_stays(tmp_path: Path) -> None:
     assert going(tmp_path / "absent") == {}
 
 
+def test_words_of_the_language_model_go_with_the_logs(tmp_path: Path) -> None:
+    put(tmp_path / "llm" / "2026-10-01.jsonl", 50 * DAY)
+    put(tmp_path / "llm" / "2026-10-02.jsonl", 29 * DAY)
+    put(tmp_path / "llm" / "notes.jsonl", 50 * DAY)
+    assert going(tmp_path) == {"llm/2026-10-01.jsonl": False}
+
+
+def test_briefings_go_by_the_later_of_their_day_and_their_last_change(tmp_path: Path) -> None:
+    for name in ("2026-10-01-pregame.md", "2026-10-01-postgame.html", "2026-10-01-other.md", "notes.md"):
+        put(tmp_path / "briefings" / name, 50 * DAY)
+    put(tmp_path / "briefings" / "2026-10-02-halftime.md", 29 * DAY)
+    put(tmp_path / "verdicts" / "2025-10-02-pregame.md", 410 * DAY)  # not there: not ours
+    assert set(going(tmp_path)) == {"briefings/2026-10-01-pregame.md", "briefings/2026-10-01-postgame.html"}
+    assert going(tmp_path, days=60) == {}
+
+
 def test_P12_evidence_of_decisions_is_kept_as_long_as_the_setting_says(tmp_path: Path) -> None:
     """The later of the day in the name and the last change: a replay writes the verdicts of old days today."""
     for folder in ("verdicts", "inputs"):

@@ -12,7 +12,16 @@ import pytest
 from core.clock import SteppedClock
 from core.errors import BrokerRejected, ConfigError, RiskRefused
 from core.journal import Journal
-from execution.arming import Armed, ArmingHistory, RungDoor, permit, require_account
+from execution.arming import (
+    NO_ENTRIES_ONLY,
+    Armed,
+    ArmingHistory,
+    RungDoor,
+    entries_withheld,
+    permit,
+    require_account,
+    started_without_entries,
+)
 from execution.ladder import Rung
 from tests.fakes.trading import NOW, Unbounded
 
@@ -119,7 +128,111 @@ def test_B35_the_keys_must_open_the_account_that_was_checked() -> None:
     assert refused.value.code == "ARMING_ACCOUNT_CHANGED" and "9999" in str(refused.value)
 
 
+# ---------------------------------------------------------------- started for what is held
+def without_entries(history: ArmingHistory, refusal: str, *, holds: bool, items: Mapping[str, str] = ITEMS) -> Armed:
+    error = ConfigError("x", code=refusal)
+    return started_without_entries(history, error, now=NOW + timedelta(days=30), items=items, holds=holds)
+
+
+@pytest.mark.parametrize("refusal", sorted(NO_ENTRIES_ONLY))
+def test_O14_an_old_pass_or_an_unheard_alert_starts_without_entries_when_something_is_held(
+    tmp_path: Path, refusal: str
+) -> None:
+    history = told(step("full"), ("preflight_passed", PASS), path=tmp_path)
+    armed = without_entries(history, refusal, holds=True)
+    assert (armed.withheld, armed.seq, armed.rung) == (refusal, 2, Rung.FULL) and "NO ENTRIES" in str(armed)
+    with pytest.raises(ConfigError) as refused:
+        without_entries(history, refusal, holds=False)
+    assert refused.value.code == refusal, "nothing is held: nothing is started"
+
+
+@pytest.mark.parametrize(
+    ("refusal", "more", "items", "code"),
+    [
+        ("ARMING_HALTED", (), ITEMS, "ARMING_HALTED"), ("ARMING_BUILD_CHANGED", (), ITEMS, "ARMING_BUILD_CHANGED"),
+        ("LADDER_TOO_LOW", (), ITEMS, "LADDER_TOO_LOW"), ("LIVE_NOT_ARMED", (), ITEMS, "LIVE_NOT_ARMED"),
+        ("ARMING_STALE", (("trading_halted", {"code": "x", "why": "y"}),), ITEMS, "ARMING_HALTED"),
+        ("ARMING_STALE", (), {**ITEMS, "code": "c2"}, "ARMING_BUILD_CHANGED"),
+        ("ALERT_UNACKNOWLEDGED", (), {**ITEMS, "config": "s2"}, "ARMING_CONFIG_CHANGED"),
+        ("ARMING_STALE", (step("paper"),), ITEMS, "LADDER_TOO_LOW"),
+    ],
+)  # fmt: skip
+def test_nothing_else_that_is_lacking_is_forgiven_for_what_is_held(
+    tmp_path: Path, refusal: str, more: tuple[tuple[str, Mapping[str, Any]], ...], items: Mapping[str, str], code: str
+) -> None:
+    history = told(step("full"), ("preflight_passed", PASS), *more, path=tmp_path)
+    with pytest.raises(ConfigError) as refused:
+        without_entries(history, refusal, holds=True, items=items)
+    assert refused.value.code == code
+
+
+def withheld(history: ArmingHistory, armed: Armed, *, session: timedelta, after: timedelta | None = None) -> str:
+    """The pass is of NOW; the session begins `session` later, and it is asked `after` NOW."""
+    now = NOW + (session if after is None else after)
+    return entries_withheld(history, armed, now=now, session_at=NOW + session, max_age=AGE)
+
+
+@pytest.mark.parametrize(
+    ("session", "after", "code"),
+    [
+        (AGE, AGE + timedelta(hours=6), ""),  # of the session's beginning: it does not end in the middle of one
+        (AGE + timedelta(seconds=1), AGE + timedelta(seconds=1), "ARMING_STALE"),
+        (timedelta(hours=-2), timedelta(0), ""),  # made since the session began
+        (timedelta(0), timedelta(minutes=-5), ""), (timedelta(0), timedelta(minutes=-5, seconds=-1), "ARMING_STALE"),
+    ],
+)  # fmt: skip
+def test_a_pass_counts_for_the_sessions_that_begin_while_it_is_fresh(
+    tmp_path: Path, session: timedelta, after: timedelta, code: str
+) -> None:
+    history = told(step("full"), ("preflight_passed", PASS), path=tmp_path)
+    armed = Armed(2, Rung.FULL, "acc", ITEMS)
+    assert withheld(history, armed, session=session, after=after) == code
+
+
+def test_what_was_withheld_at_the_start_comes_back_with_another_pass_and_with_nothing_else(tmp_path: Path) -> None:
+    first, hour = (step("full"), ("preflight_passed", PASS)), timedelta(hours=1)
+    armed = Armed(2, Rung.FULL, "acc", ITEMS, withheld="ALERT_UNACKNOWLEDGED")
+    assert withheld(told(*first, path=tmp_path / "1"), armed, session=hour) == "ALERT_UNACKNOWLEDGED"
+    other = ("preflight_passed", {**PASS, "by": "preflight --all"})
+    assert withheld(told(*first, other, path=tmp_path / "2"), armed, session=hour) == "ALERT_UNACKNOWLEDGED"
+    again = told(*first, ("preflight_passed", PASS), path=tmp_path / "3")
+    assert withheld(again, armed, session=hour) == ""
+    voided = told(
+        *first, ("preflight_passed", PASS), ("preflight_voided", {"pass": 3, "why": "x"}), path=tmp_path / "4"
+    )
+    assert withheld(voided, armed, session=hour) == "ALERT_UNACKNOWLEDGED"
+
+
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [({"account_id": "other"}, "ARMING_ACCOUNT_CHANGED"), ({"items": {**ITEMS, "code": "c2"}}, "ARMING_BUILD_CHANGED"),
+     ({"items": {**ITEMS, "config": "s2"}}, "ARMING_CONFIG_CHANGED"), ({}, "")],
+)  # fmt: skip
+def test_a_later_pass_of_something_else_lets_nothing_in(tmp_path: Path, change: dict[str, Any], code: str) -> None:
+    history = told(step("full"), ("preflight_passed", {**PASS, **change}), path=tmp_path)
+    armed = Armed(2, Rung.FULL, "acc", ITEMS)
+    assert withheld(history, armed, session=timedelta(hours=1)) == code
+    assert withheld(told(step("full"), path=tmp_path / "none"), armed, session=AGE) == "LIVE_NOT_ARMED"
+
+
 # ---------------------------------------------------------------- the door
+@pytest.mark.parametrize("rung", [Rung.ONE_SHARE, Rung.FULL])
+def test_the_door_sends_no_buy_while_entries_are_withheld_and_every_sell(rung: Rung) -> None:
+    inner, code = Unbounded(), ["ARMING_STALE"]
+    door = RungDoor(inner, rung, lambda: rung, lambda: code[0])
+    for order in (BUY_1, {"qty": "1"}, {**SELL_9, "side": "SELL", "qty": "1"}):
+        with pytest.raises(RiskRefused) as refused:
+            door.admit(order, despite_halt=False)
+        assert refused.value.code in ("ARMING_STALE", "ONE_SHARE")
+    door.admit(SELL_9, despite_halt=False)
+    door.cancelling("/v2/orders/1")
+    with pytest.raises(RiskRefused):
+        door.admit(BUY_1, despite_halt=False)
+    code[0] = ""
+    door.admit(BUY_1, despite_halt=False)
+    assert inner.admitted == [SELL_9, BUY_1] and inner.cancels == ["/v2/orders/1"]
+
+
 BUY_1 = {"client_order_id": "a", "side": "buy", "qty": "1"}
 BUY_2 = {"client_order_id": "a", "side": "buy", "qty": "2"}
 SELL_9 = {"client_order_id": "a", "side": "sell", "qty": "9"}

@@ -20,7 +20,7 @@ from core.journal import Journal
 from execution.heartbeat import BEAT_FILE, GAVE_UP, Heartbeat, read_beat
 from execution.ledger import intent_body
 from execution.protection import repair
-from execution.watchdog import GUARD_S, PAUSE_MOST_S, POLL_S, VISIBLE_AFTER, Follower, Verdict, Watchdog
+from execution.watchdog import GUARD_S, HOMELESS_S, PAUSE_MOST_S, POLL_S, VISIBLE_AFTER, Follower, Verdict, Watchdog
 from tests.fakes.trading import AAA, TODAY, World, book, entry, sell, world
 
 LIMIT_S = 8.0
@@ -436,3 +436,65 @@ def test_the_record_says_who_stood_still_for_how_long(tmp_path: Path) -> None:
     body = next(w.world.journal.kinds("watchdog_tripped")).body
     assert body["code"] == "RUNNER_STALLED" and body["standing_s"] == LIMIT_S and f"pid {os.getpid()}" in body["runner"]
     assert "running a scan" in body["why"]
+
+
+# ---------------------------------------------------------------- the home is deleted
+def homeless(root: Path, *, elsewhere: bool = True) -> tuple[Watched, list[bool]]:
+    made, there = watched(root), [True]
+    made.dog._home_is_there, made.dog._elsewhere = (lambda: there[0]), elsewhere
+    return made, there
+
+
+@pytest.mark.parametrize("out", [True, False])
+def test_a_home_that_is_deleted_ends_it_and_what_is_out_is_cancelled(tmp_path: Path, out: bool) -> None:
+    made, there = homeless(tmp_path)
+    if out:
+        made.out()
+    assert made.look(1.0, beating=True) is Verdict.WATCHING
+    there[0] = False
+    assert made.look(LIMIT_S - POLL_S) is Verdict.WATCHING, "a disk may come back"
+    assert made.open_ids() != [] if out else made.open_ids() == []
+    assert made.look(2.0) is Verdict.HOMELESS
+    assert made.open_ids() == [] and made.acts == (["cancel"] if out else []), "no switch: there is no folder for it"
+
+
+def test_a_home_that_comes_back_is_watched_on(tmp_path: Path) -> None:
+    made, there = homeless(tmp_path)
+    made.look(1.0, beating=True)
+    there[0] = False
+    made.look(LIMIT_S - POLL_S)
+    there[0] = True
+    assert made.look(1.0, beating=True) is Verdict.WATCHING
+    there[0] = False
+    assert made.look(LIMIT_S - POLL_S) is Verdict.WATCHING, "counted from the new beginning"
+
+
+def test_a_home_that_is_not_there_yet_is_waited_for(tmp_path: Path) -> None:
+    made, there = homeless(tmp_path)
+    there[0] = False
+    assert made.look(10 * LIMIT_S) is Verdict.WATCHING
+
+
+@pytest.mark.parametrize(("seconds", "ended"), [(HOMELESS_S - 2, False), (HOMELESS_S + 2, True)])
+def test_with_the_home_gone_a_silent_broker_is_asked_for_a_bounded_time(
+    tmp_path: Path, seconds: float, ended: bool
+) -> None:
+    made, there = homeless(tmp_path)
+    made.out()
+    made.look(1.0, beating=True)
+    there[0] = False
+
+    def down() -> Any:
+        raise BrokerDown("no answer")
+
+    made.world.broker.open_orders = down
+    verdict = made.look(LIMIT_S + seconds)
+    assert (verdict is Verdict.HOMELESS) is ended
+
+
+def test_an_account_that_lay_in_the_home_is_not_made_anew(tmp_path: Path) -> None:
+    made, there = homeless(tmp_path, elsewhere=False)
+    made.out()
+    made.look(1.0, beating=True)
+    there[0] = False
+    assert made.look(LIMIT_S + 1) is Verdict.HOMELESS and made.acts == []

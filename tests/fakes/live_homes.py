@@ -30,7 +30,6 @@ HEADERS = {"APCA-API-KEY-ID": "live-id", "APCA-API-SECRET-KEY": "live-secret"}
 EDITS = (
     ("path: data/universe/optionable_liquid_800.csv", "path: {universe}"), ("min_rows: 400", "min_rows: 1"),
     ("history_sessions: 504", "history_sessions: 260"), ("on_unknown: null", "on_unknown: warn"),
-    ("  circuit_breakers:\n    enabled: true", "  circuit_breakers:\n    enabled: false"),
     ("per_order_max_usd: 75 ", "per_order_max_usd: 200 "),
     ("shadow_sessions: 5", "shadow_sessions: 1"), ("replay_sessions: 60", "replay_sessions: 1"),
     ("paper_sessions: 20", "paper_sessions: 1"), ("paper_fills: 5", "paper_fills: 1"),

@@ -12,13 +12,17 @@ from pathlib import Path
 
 import pytest
 
-from core import backup, restore
+from config.settings_schema import Settings
+from core import backup, backup_pruning, restore
+from core.backup import SETTINGS as SETTINGS_FOLDER
 from core.backup import BackupDamaged, Made, make, prove, read_manifest
 from core.clock import SteppedClock
 from core.errors import AlreadyRunning, ConfigError, KobeError, StateCorrupt, StateLocked
 from core.files import locked
 from core.journal import Journal, verify
 from core.paths import Home
+from llm.spend import Amount
+from llm.token_budget import TokenBudget
 from tests.fakes.journals import fill, journal_at
 
 NOW = datetime(2024, 5, 2, 21, 0, tzinfo=UTC)
@@ -380,6 +384,26 @@ def test_a_broker_is_never_set_back(home: Home) -> None:
     database.close()
 
 
+@pytest.mark.parametrize("spent_before", [0, 100])
+def test_what_was_spent_on_the_language_model_is_never_set_back(home: Home, tmp_path: Path, spent_before: int) -> None:
+    if spent_before:
+        llm_spend(home, spent_before)
+    found = made(home)
+    spent = llm_spend(home, 500)
+    put_back(found.folder, home)
+    assert llm_spend(home, 0) == spent == spent_before + 500
+    other = Home(tmp_path / "another machine")
+    put_back(found.folder, other)
+    assert llm_spend(other, 0) == spent_before, "what is not there is put back"
+
+
+def llm_spend(home: Home, tokens: int) -> int:
+    """So many tokens more; what is used then."""
+    budget = TokenBudget(home, Settings().cognitive.llm_analyzer, SteppedClock(NOW))
+    budget.reserve(Amount(tokens), model="m", purpose="advice", request_sha256="r")
+    return budget.used_today
+
+
 def test_another_accounts_backup_is_refused(home: Home, tmp_path: Path) -> None:
     found = made(home)
     other = Home(tmp_path / "other")
@@ -403,7 +427,7 @@ def test_P52_a_document_of_a_newer_version_is_refused(home: Home, known: int, re
         put_back(found.folder, home, versions={"positions.json": known})
 
 
-@pytest.mark.parametrize("lock", ["runner", "operator", "emergency", "desk"])
+@pytest.mark.parametrize("lock", ["runner", "operator", "emergency", "desk", "alerting"])
 def test_nobody_else_may_work_on_the_home_meanwhile(home: Home, lock: str) -> None:
     from filelock import FileLock
 
@@ -412,6 +436,83 @@ def test_nobody_else_may_work_on_the_home_meanwhile(home: Home, lock: str) -> No
     with holder, pytest.raises(AlreadyRunning):
         put_back(found.folder, home)
     assert state_of(home) == before
+
+
+# ---------------------------------------------------------------- old ones
+def several(home: Home, count: int, out: Path | None = None) -> list[Path]:
+    """One a day, oldest first."""
+    settings = {SETTINGS: home.root / SETTINGS}
+    there = out or home.root / "backups"
+    return [
+        make(home, settings, there, SteppedClock(NOW + timedelta(days=n)), code_sha256="c" * 64).folder
+        for n in range(count)
+    ]
+
+
+def spoil(folder: Path) -> None:
+    (folder / SETTINGS_FOLDER / SETTINGS).write_text("other: 1\n")
+
+
+@pytest.mark.parametrize(("keep", "removed"), [(1, 3), (3, 1), (4, 0), (5, 0)])
+def test_the_newest_n_are_kept(home: Home, keep: int, removed: int) -> None:
+    folders = several(home, 4)
+    found = backup_pruning.plan(home.root / "backups", keep)
+    assert list(found.remove) == folders[:removed] and list(found.kept) == folders[removed:][::-1]
+    assert found.sound == (folders[-1],)
+    assert sorted((home.root / "backups").iterdir()) == folders, "a plan changes nothing"
+    backup_pruning.prune(found)
+    assert sorted((home.root / "backups").iterdir()) == folders[removed:]
+
+
+def test_the_newest_that_is_proved_is_never_removed(home: Home) -> None:
+    folders = several(home, 5)
+    for folder in folders[2:]:
+        spoil(folder)
+    found = backup_pruning.plan(home.root / "backups", 2)
+    assert found.sound == (folders[1],) and list(found.remove) == [folders[0], folders[2]]
+    for folder in folders[:2]:
+        spoil(folder)
+    found = backup_pruning.plan(home.root / "backups", 2)
+    assert found.remove == () and found.sound == ()
+    assert found.left == dict.fromkeys(folders[:3], "BACKUP_NONE_SOUND"), "with none that is sound, none goes"
+
+
+def test_each_account_keeps_its_own_and_what_is_no_backup_stays(home: Home, tmp_path: Path) -> None:
+    out, other = tmp_path / "out", Home(tmp_path / "another")
+    journal, _ = journal_at(other.root)
+    journal.append("account_bound", {**ACCOUNT, "id": "acc-2", "mode": "live"})
+    (other.root / SETTINGS).write_text("x: 1\n")
+    live = several(other, 1, out)
+    paper = several(home, 3, out)
+    (out / "kobe-notes").mkdir()
+    (out / "kobe-20200101T000000Z").mkdir()
+    newer = out / "kobe-20200102T000000Z"
+    shutil.copytree(paper[0], newer)
+    (newer / "manifest.json").write_text(
+        json.dumps({**json.loads((newer / "manifest.json").read_bytes()), "format": 2})
+    )
+    found = backup_pruning.plan(out, 1)
+    assert set(found.remove) == set(paper[:2]) and {live[0], paper[2]} == set(found.kept)
+    assert {p.name: why for p, why in found.left.items()} == {
+        "kobe-20200101T000000Z": "BACKUP_INCOMPLETE", newer.name: "BACKUP_NEWER"
+    }  # fmt: skip
+    backup_pruning.prune(found)
+    assert (out / "kobe-notes").is_dir() and newer.is_dir() and live[0].is_dir()
+
+
+def test_what_is_removed_halfway_carries_no_backups_name(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    folders = several(home, 2)
+    found = backup_pruning.plan(home.root / "backups", 1)
+
+    def refuses(path: Path) -> None:
+        raise PermissionError(13, "no")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", refuses)
+        with pytest.raises(ConfigError) as caught:
+            backup_pruning.prune(found)
+    assert caught.value.code == "BACKUP_UNWRITABLE"
+    assert [p.name for p in sorted((home.root / "backups").glob("kobe-*"))] == [folders[1].name]
 
 
 @pytest.mark.parametrize("effect", range(1, 9))

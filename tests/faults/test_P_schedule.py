@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from core import logs
 from core.domain import BrokerClock
 from core.errors import BrokerDown
 from core.market_calendar import Facts, MarketCalendar
-from core.paths import Home
+from core.paths import REPO_ROOT, Home
 from execution.scheduler import DueRun
 from execution.session import NotOpenYet, RunReport
 from scripts import ground
@@ -498,6 +499,45 @@ def test_D21_D22_D23_P14_P15_P16_P58_a_year_of_mishaps_leaves_no_due_scan_unacco
         assert verdict.on_time > 0.85 * verdict.due and verdict.latest_s <= 5 and verdict.mishaps > 40
         assert {"OVERSLEPT", "NOT_RUNNING"} <= set(verdict.missed) and verdict.closed >= 1
         assert (verdict.late > 0) is (catch_up_s > 5)
+
+
+YEARS = """
+import json, sys
+from datetime import date
+from pathlib import Path
+from core.paths import REPO_ROOT, Home
+from execution.drill.ten_years import simulate
+from tests.fakes.scans import calendar_2024
+span = date(2024, 2, 1), date(2024, 3, 8)
+found = simulate(Home(Path(sys.argv[1])), calendar_2024(), *span, seed=3, catch_up_s=600.0)
+print(json.dumps([found.head, found.on_time, found.late, found.missed, list(found.wrong)]))
+"""
+
+
+def test_P14_the_same_seed_is_the_same_years_to_the_byte_on_any_machine(tmp_path: Path) -> None:
+    """Other order of sets, another time zone, another folder: the journal ends in the same hash."""
+    told = []
+    for hashes, zone in (("1", "America/New_York"), ("77", "Asia/Kolkata")):
+        env = os.environ | {"PYTHONHASHSEED": hashes, "TZ": zone}
+        command = [sys.executable, "-c", YEARS, str(tmp_path / hashes)]
+        told.append(subprocess.run(command, cwd=REPO_ROOT, env=env, capture_output=True, text=True, check=True).stdout)
+    assert told[0] == told[1] and len(json.loads(told[0])[0]) == 64 and json.loads(told[0])[-1] == []
+
+
+def test_years_that_this_machine_has_disturbed_are_not_called_true(tmp_path: Path) -> None:
+    from execution.drill import ten_years
+
+    class Full(ten_years._Session):
+        def run(self, run: DueRun) -> RunReport:
+            if run.id.endswith("02-06T10:30"):
+                raise OSError(28, "No space left on device")
+            return super().run(run)
+
+    with pytest.MonkeyPatch().context() as patch:
+        patch.setattr(ten_years, "_Session", Full)
+        home = Home(tmp_path / "full")
+        found = ten_years.simulate(home, calendar_2024(), date(2024, 2, 1), date(2024, 2, 9), seed=5, catch_up_s=5.0)
+    assert any("failed by itself" in line for line in found.wrong), found.wrong
 
 
 def test_P15_the_judge_of_those_years_sees_a_scan_that_is_made_twice_late_or_not_told(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from execution.heartbeat import BEAT_FILE, Heartbeat
 from execution.notifier import FIRST
 from execution.observe.alert_memory import FILE
 from scripts import alarm, alert_sources
+from scripts import child as process_of
 from scripts.alerts import main
 from tests.fakes.alarms import Alarmed
 from tests.fakes.hooks import hook
@@ -166,7 +167,7 @@ class Process:
 @pytest.fixture
 def started(monkeypatch: pytest.MonkeyPatch) -> list[Process]:
     Process.made = []
-    monkeypatch.setattr(alarm.subprocess, "Popen", Process)
+    monkeypatch.setattr(process_of.subprocess, "Popen", Process)
     return Process.made
 
 
@@ -229,7 +230,7 @@ def test_one_that_cannot_be_started_raises_nothing(tmp_path: Path, monkeypatch: 
     def refuses(*_: Any, **__: Any) -> None:
         raise OSError("no more processes")
 
-    monkeypatch.setattr(alarm.subprocess, "Popen", refuses)
+    monkeypatch.setattr(process_of.subprocess, "Popen", refuses)
     a, _, _ = an_alarm(tmp_path)
     a.look()
     a.end()

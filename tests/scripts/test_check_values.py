@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from cognitive.circuit_breakers import Lock
 from config.settings_schema import Settings
 from core.domain import BrokerClock, Symbol
 from core.errors import KobeError
@@ -30,6 +31,25 @@ def verdict(found: Finding) -> str:
         assert found.problem.advice != KobeError.default_advice, "a failure names its remedy"
         return f"FAIL:{found.problem.code}"
     return f"UNKNOWN:{found.warning}" if found.unknown else found.warning
+
+
+def spend(*, enabled: bool = True, priced: bool = True, prices_old: str = "", **changes: object) -> Finding:
+    """A budget of which nothing is spent, but for the changes."""
+    status = {
+        "code": "OK", "used_today": 0, "max_daily_tokens": 100_000, "cost_usd_today": 0.0, "max_daily_usd": 50.0,
+        "remaining_percent": 100.0, "binding": "tokens", "warned": [],
+    }  # fmt: skip
+    return values.llm_budget(
+        {**status, **changes}, enabled=enabled, model="m", priced=priced, prices_old=prices_old
+    )  # fmt: skip
+
+
+def champion(
+    code: str = "OK", *, enabled: bool = True, least: float = 70, days_left: int = 90, live: bool = True
+) -> Finding:
+    return values.ensemble(
+        code, "m-1: logistic", enabled=enabled, earned=0.5, points=20, least=least, days_left=days_left, live=live
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -69,9 +89,9 @@ def verdict(found: Finding) -> str:
         (lambda: values.answers("x", {"a": None, "b": "401"}, "C", "r"), "VENDOR_SILENT"),
         (lambda: values.answers("x", {"a": "503", "b": "401"}, "C", "r"), "FAIL:C"),
         (lambda: values.answers("x", {}, "C", "r"), "FAIL:C"),
-        (lambda: values.language_model(True, False, True), OK),
-        (lambda: values.language_model(False, True, True), "UNKNOWN:LLM_KEY_ABSENT"),
-        (lambda: values.language_model(True, True, False), "UNKNOWN:LLM_ABSENT"),
+        (lambda: values.language_model(True, False), OK),
+        (lambda: values.language_model(False, True), "UNKNOWN:LLM_KEY_ABSENT"),
+        (lambda: values.language_model(True, True), "UNKNOWN:LLM_NOT_ASKED"),
         (lambda: values.universe_age(45, 45), OK),
         (lambda: values.universe_age(45.1, 45), "UNIVERSE_OLD"),
         (lambda: values.universe_change(["A", "B"], [], 0.1), OK),
@@ -98,17 +118,24 @@ def verdict(found: Finding) -> str:
         (lambda: values.vendor_record({}), OK),
         (lambda: values.vendor_record({"a": 0.80, "b": None}), OK),
         (lambda: values.vendor_record({"a": 0.799}), "VENDOR_POOR"),
-        (lambda: values.helper("x", "y", False, live=True), "UNKNOWN:NOT_BUILT"),
-        (lambda: values.helper("x", "y", True, live=False), "CHECK_MISSING"),
-        (lambda: values.helper("x", "y", True, live=True), "FAIL:CHECK_MISSING"),
-        (lambda: values.ensemble([], False, 20, live=True), "UNKNOWN:MODEL_ABSENT"),
-        (lambda: values.ensemble(["m.bin"], False, 20, live=True), "UNKNOWN:MODEL_UNVERIFIED"),
-        (lambda: values.llm_budget(None, Decimal(50), True, False), "UNKNOWN:LLM_ABSENT"),
-        (lambda: values.llm_budget(None, Decimal(50), False, False), OK),
-        (lambda: values.llm_budget({"cost_usd_today": 49.99}, Decimal(50), True, True), OK),
-        (lambda: values.llm_budget({"cost_usd_today": 50}, Decimal(50), True, True), "LLM_BUDGET_GONE"),
-        (lambda: values.llm_budget({}, Decimal(50), True, True), "UNKNOWN:LLM_BUDGET_UNKNOWN"),
-        (lambda: values.llm_budget(None, Decimal(50), True, True), "UNKNOWN:LLM_BUDGET_UNKNOWN"),
+        (lambda: champion("MODEL_ABSENT"), "UNKNOWN:MODEL_ABSENT"),
+        (lambda: champion("MODEL_EXPIRED"), "UNKNOWN:MODEL_EXPIRED"),
+        (lambda: champion("MODEL_SEAL_BROKEN"), "FAIL:MODEL_SEAL_BROKEN"),
+        (lambda: champion("MODEL_SEAL_BROKEN", live=False), "MODEL_SEAL_BROKEN"),
+        (lambda: champion("MODEL_SEAL_BROKEN", enabled=False), "MODEL_OFF"),
+        (lambda: champion(), OK),
+        (lambda: champion(least=69.9), "MIN_SCORE_WITHOUT_MODEL"),
+        (lambda: champion(days_left=14), "MODEL_RUNS_OUT"),
+        (lambda: champion(days_left=15), OK),
+        (lambda: spend(), OK),
+        (lambda: spend(enabled=False, used_today=None, code="LLM_BUDGET_DAMAGED"), OK),
+        (lambda: spend(used_today=None, code="LLM_BUDGET_DAMAGED"), "UNKNOWN:LLM_BUDGET_DAMAGED"),
+        (lambda: spend(code="LLM_BUDGET_GONE"), "LLM_BUDGET_GONE"),
+        (lambda: spend(code="LLM_RESTING"), "LLM_RESTING"),
+        (lambda: spend(warned=["LLM_COST_HIGH"]), "LLM_COST_HIGH"),
+        (lambda: spend(priced=False), "LLM_PRICE_UNKNOWN"),
+        (lambda: spend(prices_old="2026-01-01, a table"), "LLM_PRICES_OLD"),
+        (lambda: spend(max_daily_usd=None), OK),
         (lambda: values.watchdog_on(True), OK),
         (lambda: values.watchdog_on(False), "FAIL:WATCHDOG_OFF"),
         (lambda: values.preflight_required(True), OK),
@@ -196,22 +223,16 @@ def test_D21_a_half_day_is_printed_with_what_was_moved_and_what_is_skipped() -> 
 
 
 # ---------------------------------------------------------------- breakers
-def trades(*profits: str) -> list[tuple[datetime, Decimal]]:
-    """The newest last; handed over in another order."""
-    rows = [(NOW + timedelta(days=k), Decimal(p)) for k, p in enumerate(profits)]
-    return [*rows[1:], *rows[:1]]
+def a_lock(scope: str = "all", what: str = "", until: date | None = None) -> Lock:
+    return Lock(
+        name="loss_concentration", scope=scope, what=what, code="BREAKER_LOSS_CONCENTRATION", reason="16 of 20 lost",
+        numbers={}, seq=1, at=NOW, session=date(2024, 3, 5), until=until, by="rule",
+    )  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("profits", "live", "wanted"),
-    [
-        (["-1"] * 4, False, "UNKNOWN:BREAKERS_ABSENT"), (["-1"] * 5, False, "FAIL:LOSS_STREAK"),
-        (["-1", "-1", "0", "-1", "-1", "-1", "-1"], False, "UNKNOWN:BREAKERS_ABSENT"),
-        (["5"], True, "FAIL:BREAKERS_ABSENT"), (["-1"] * 5, True, "FAIL:LOSS_STREAK"),
-    ],
-)  # fmt: skip
-def test_the_loss_streak_counts_back_to_the_last_trade_that_did_not_lose(
-    profits: list[str], live: bool, wanted: str
-) -> None:
-    assert verdict(values.breakers(trades(*profits), 5, True, False, live=live)) == wanted
-    assert verdict(values.breakers(trades(*profits), 5, False, False, live=live)) == "BREAKERS_OFF"
+def test_a_tripped_breaker_fails_and_one_of_a_symbol_warns() -> None:
+    assert verdict(values.breakers((), enabled=True)) == OK
+    assert verdict(values.breakers((a_lock(),), enabled=True)) == "FAIL:BREAKER_LOSS_CONCENTRATION"
+    found = values.breakers((a_lock("symbol", "KO", date(2024, 3, 8)), a_lock("symbol", "PEP")), enabled=True)
+    assert verdict(found) == "BREAKER_SCOPED" and "to the end of 2024-03-08; and 1 more" in found.found
+    assert verdict(values.breakers((a_lock(),), enabled=False)) == "BREAKERS_OFF"

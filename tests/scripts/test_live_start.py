@@ -5,15 +5,34 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Iterator
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 
+from config.loader import load_settings
+from config.pin import compute_pin
 from core import cli
+from core.clock import SteppedClock
+from core.domain import Symbol
 from core.errors import Exit
-from scripts import ladder, preflight_live, runner
-from tests.fakes.live_homes import LiveHome, live_home
+from core.journal import Journal
+from core.market_calendar import market_calendar
+from execution.admission import JournalWatch
+from execution.alerting import write_memory
+from execution.arming import Armed
+from execution.entry import EntryLocks
+from execution.ladder import Rung
+from execution.observe import alert_memory
+from execution.observe.alerts import Severity
+from risk.runaway import Bounds
+from scripts import arming_live, ladder, preflight_live, runner
+from scripts.arming_live import EntryWatch
+from tests.fakes.grounds import a_context
+from tests.fakes.live_homes import HEADERS, LiveHome, live_home
+from tests.fakes.runners import ny
 
 
 @pytest.fixture
@@ -175,7 +194,6 @@ def test_on_paper_the_live_preflight_arms_nothing(here: LiveHome, capsys: pytest
     [
         ("watchdog:                         #", None, "watchdog"),
         ("  preflight:\n    required: true", "  preflight:\n    required: false", "preflight_required"),
-        ("  circuit_breakers:\n    enabled: false", "  circuit_breakers:\n    enabled: true", "breakers"),
         ("on_unknown: warn", "on_unknown: refuse", "earnings"),
     ],
 )  # fmt: skip
@@ -220,3 +238,90 @@ def test_the_runner_that_lives_on_says_on_which_rung_and_sends_nothing_from_the_
     assert said.startswith("mode live | broker alpaca") and "runner ended" in said
     assert [body["code"] for body in here.bodies("order_not_sent")] == ["SHADOW_LIVE"] and here.posted() == []
     assert here.bodies("scan_run")[0]["run"] == "2024-03-05T09:35"
+
+
+# ---------------------------------------------------------------- something is held
+def passed(here: LiveHome) -> None:
+    """The record of a live preflight that passed now; what it looks at is tested elsewhere."""
+    account = requests.get(f"{here.url}/v2/account", headers=HEADERS, timeout=10).json()
+    facts = {"items": compute_pin(), "account_id": account["id"]}
+    here.journal().append("preflight_passed", {"by": "preflight_live", "mode": "live", "checks": [], **facts})
+
+
+def an_unread_alert(here: LiveHome) -> Path:
+    now = here.clock.now()
+    entry = alert_memory.Entry(name="JOURNAL_DAMAGED", severity=Severity.CRITICAL, since=now, raised_at=now)
+    file = here.home.state / alert_memory.FILE
+    write_memory(file, alert_memory.Memory(began_at=now, looked_at=now, entries={entry.name: entry}))
+    return file
+
+
+def a_share_without_its_stop(here: LiveHome) -> int:
+    """One share is held, and its stop is gone at the broker. How many buys there were."""
+    here.climb("one_share")
+    passed(here)
+    assert once() == Exit.OK
+    (stop,) = [order for order in here.posted() if order["side"] == "sell"]
+    assert requests.delete(f"{here.url}/v2/orders/{stop['id']}", headers=HEADERS, timeout=10).status_code == 204
+    return len([order for order in here.posted() if order["side"] == "buy"])
+
+
+def working_stops(here: LiveHome) -> int:
+    ended = ("canceled", "filled", "expired", "rejected", "replaced")
+    return len([o for o in here.posted() if o["side"] == "sell" and o["status"] not in ended])
+
+
+@pytest.mark.parametrize("why", ["ALERT_UNACKNOWLEDGED", "ALERTS_UNREADABLE", "ARMING_STALE"])
+def test_O14_what_is_held_is_looked_after_without_entries_until_another_pass(
+    here: LiveHome, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, why: str
+) -> None:
+    bought = a_share_without_its_stop(here)
+    assert working_stops(here) == 0
+    if why == "ARMING_STALE":
+        monkeypatch.setattr(arming_live, "_max_age", lambda settings: timedelta(seconds=-1))
+    elif why == "ALERT_UNACKNOWLEDGED":
+        an_unread_alert(here)
+    else:
+        an_unread_alert(here).write_text("{", encoding="utf-8")
+    capsys.readouterr()
+    assert cli.run(lambda: runner.main(["--mode", "live", "--once"])) == Exit.OK
+    assert f"2024-03-05T09:35  {why}  " in capsys.readouterr().out, "the scan says why nothing was entered"
+    assert working_stops(here) == 1, "the stop is back"
+    assert [b["code"] for b in here.bodies("entries_withheld")] == [why], "told once, in the journal"
+    assert here.bodies("scan_run")[-1]["code"] == why
+    assert len([order for order in here.posted() if order["side"] == "buy"]) == bought
+
+
+def test_O14_with_nothing_held_a_start_is_refused_as_ever(here: LiveHome, capsys: pytest.CaptureFixture[str]) -> None:
+    here.climb("one_share")
+    passed(here)
+    an_unread_alert(here)
+    assert refused(capsys) == "ALERT_UNACKNOWLEDGED" and here.bodies("entries_withheld") == []
+
+
+def test_O06_a_runner_that_lives_on_wants_a_pass_for_each_session(here: LiveHome, tmp_path: Path) -> None:
+    """Tuesday's pass does not buy on Wednesday: told once, until a preflight passes."""
+    clock = SteppedClock(ny("08:30"))
+    journal = Journal(tmp_path / "chain.jsonl", clock)
+    facts = {"by": "preflight_live", "mode": "live", "checks": [], "items": {"code": "c"}, "account_id": "a"}
+    journal.append("preflight_passed", facts)
+    settings, context = load_settings(), a_context(here.home.root, calendar=market_calendar())
+    context.clock = clock
+    watch = EntryWatch(
+        context, JournalWatch(journal, Bounds.from_settings(settings)), journal, Armed(1, Rung.FULL, "a", {"code": "c"})
+    )
+    told = lambda: [(r.kind, r.body["code"]) for r in journal.records() if r.kind.startswith("entries")]  # noqa: E731
+    locked = EntryLocks(symbols={Symbol("A"): "BREAKER"})
+    for wall in ("09:35", "15:55"):
+        clock.set(ny(wall))
+        assert watch.locks(locked) is locked and told() == []
+    clock.set(ny("09:35", date(2024, 3, 6)))
+    for _ in range(2):
+        found = watch.locks(locked)
+        assert found.everything == "ARMING_STALE" and found.symbols == locked.symbols
+    assert watch.code() == "ARMING_STALE" and told() == [("entries_withheld", "ARMING_STALE")]
+    journal.append("preflight_passed", facts)
+    assert watch.locks(locked) is locked
+    assert told()[1:] == [("entries_allowed", "OK")]
+    (tmp_path / "chain.jsonl").write_text("{}\n", encoding="utf-8")
+    assert watch.locks(EntryLocks()).everything not in (None, ""), "a journal that cannot be read is no permission"

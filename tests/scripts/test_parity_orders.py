@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from core.canonical import canonical_json
 from core.clock import SteppedClock, SystemClock
 from core.errors import DataError, UsageError
 from core.journal import Journal
@@ -168,6 +169,87 @@ def test_a_day_replayed_gives_the_same_bytes(world: World, capsys: pytest.Captur
     assert facts["same"] and facts["scans"] == [f"{DAY}T09:35", f"{DAY}T15:55"] and facts["decisions"] >= 25
     assert replay_day.main([str(DAY)]) == 0
     assert "the same bytes" in capsys.readouterr().out
+
+
+def sent_rows(world: World) -> list[dict[str, Any]]:
+    return [row for row in world.rows() if row["kind"] == "sent"]
+
+
+def test_every_order_body_that_left_is_kept_and_made_again(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    journal = Journal(world.home / "state" / "hash_chain.jsonl", SystemClock())
+    acknowledged = [r.body["client_order_id"] for r in journal.kinds("order_acknowledged")]
+    on_the_day = {row["client_order_id"] for row in sent_rows(world)}
+    assert on_the_day and on_the_day == set(acknowledged)
+    assert replay_day.main([str(DAY), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["bodies"] == len(sent_rows(world))
+
+
+@pytest.mark.parametrize(
+    ("change", "again"),
+    [
+        (lambda body: body | {"qty": str(int(body["qty"]) + 1)}, True), (lambda body: body | {"extra": "1"}, True),
+        (lambda body: body | {"limit_price": body["limit_price"] + "0"}, True),
+        (lambda body: body | {"client_order_id": "kobe-other"}, False),
+    ],
+)  # fmt: skip
+def test_a_body_that_left_otherwise_than_decided_is_told(
+    world: World, capsys: pytest.CaptureFixture[str], change: Callable[[dict[str, str]], dict[str, str]], again: bool
+) -> None:
+    rows = world.rows()
+    row = next(r for r in rows if r["kind"] == "sent" and "limit_price" in json.loads(r["body"]))
+    body = change(json.loads(row["body"]))
+    row["body"], row["client_order_id"] = canonical_json(body), body["client_order_id"]
+    world.write_rows(rows)
+    assert replay_day.main([str(DAY), "--json"]) == 1
+    facts = json.loads(capsys.readouterr().out)
+    (found,) = facts["bytes"]
+    assert found["what"] == f"body {body['client_order_id']}" and found["then"] == row["body"]
+    assert (found["again"] != "nothing sent") is again
+    assert world.parity(capsys)[0] == 0, "a body is no decision"
+
+
+def test_a_day_of_before_bodies_were_kept_is_the_same_day(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    world.write_rows([row for row in world.rows() if row["kind"] != "sent"])
+    assert replay_day.main([str(DAY), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["bodies"] == 0
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_on_the_rung_of_one_share_one_share_is_what_is_made_again(
+    world: World, capsys: pytest.CaptureFixture[str], kept: bool
+) -> None:
+    """The day bought more than one share. A row that says one share, or a journal whose ladder does, makes one."""
+    assert any(int(json.loads(row["body"])["qty"]) > 1 for row in sent_rows(world))
+    rows = world.rows()
+    for row in rows:
+        if row["kind"] == "quote":
+            assert row.pop("most_shares") is None, "no rung on paper"
+            if kept:
+                row["most_shares"] = 1
+    world.write_rows(rows)
+    if not kept:
+        on_one_share(world)
+    assert replay_day.main([str(DAY), "--json"]) == 1
+    facts = json.loads(capsys.readouterr().out)
+    made = [json.loads(b["again"]) for b in facts["bytes"] if b["what"].startswith("body") and "-buy-" in b["what"]]
+    assert made and {body["qty"] for body in made} == {"1"}
+
+
+def on_one_share(world: World) -> None:
+    """The same journal, its first record a step of the ladder; chained anew."""
+    path = world.home / "state" / "hash_chain.jsonl"
+    before = [(r.kind, r.body, r.at) for r in Journal(path, SystemClock()).records()]
+    for file in path.parent.glob("hash_chain.*"):
+        file.unlink()
+    clock = SteppedClock(before[0][2])
+    journal, (first, *rest) = Journal(path, clock), before
+    assert first[0] not in ("order_intended", "order_filled"), "a record that no decision rests on"
+    journal.append(
+        "ladder_step", {"from": "shadow", "to": "one_share", "reason": "x", "criteria": [], "evidence": None}
+    )
+    for kind, body, at in rest:
+        clock.set(max(at, clock.now()))
+        journal.append(kind, body)
 
 
 def test_a_number_beside_a_refusal_is_compared_too(world: World, capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from datetime import timedelta
-from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -284,16 +283,22 @@ def test_the_age_of_a_universe_is_what_its_provenance_says(
 
 
 @pytest.mark.parametrize(("required", "names"), [(True, 6), (False, 0)])
-def test_the_runner_asks_of_the_mind_at_its_start_as_the_settings_say_and_a_loss_streak_stops_no_exit(
-    here: Place, monkeypatch: pytest.MonkeyPatch, required: bool, names: int
+def test_the_runner_asks_of_the_mind_at_its_start_as_the_settings_say_and_a_breaker_stops_no_exit(
+    here: Place, required: bool, names: int
 ) -> None:
+    from cognitive.breaker_rules import Trip
+    from cognitive.circuit_breakers import Breakers, current_session
+
     context = here.context()
     chosen = context.settings.cognitive.preflight.model_copy(update={"required": required})
     cognitive = context.settings.cognitive.model_copy(update={"preflight": chosen})
     context.settings = context.settings.model_copy(update={"cognitive": cognitive})
-    monkeypatch.setattr(check_values, "closed_trades", lambda trades: [(NOW, Decimal(-1))] * 5)
+    journal = checks.Look(context).journal
+    breakers = Breakers(journal, context.home.state, context.calendar, cognitive.circuit_breakers)
+    trip = Trip(name="loss_streak", scope="all", what="", reason="5 losses in a row")
+    breakers.trip([trip], current_session(context.calendar, context.clock.now()))
     found = checks.of_the_mind(context)
     assert len(found) == names and all(f.problem is None for f in found)
-    assert {f.warning for f in found if f.name == "breakers"} == ({"LOSS_STREAK"} if required else set())
+    assert {f.warning for f in found if f.name == "breakers"} == ({"BREAKER_LOSS_STREAK"} if required else set())
     (asked,) = [f for f in checks.run(checks.Look(context), checks.of_groups(checks.Group.COGNITIVE)) if f.problem]
-    assert asked.problem is not None and asked.problem.code == "LOSS_STREAK", "a person's preflight fails on it"
+    assert asked.problem is not None and asked.problem.code == "BREAKER_LOSS_STREAK", "a person's preflight fails on it"

@@ -79,5 +79,7 @@ def test_a_row_of_before_there_was_a_reviewer_asks_nobody() -> None:
     assert scorer_of({"opinions": None}) is None and reviewer_of({"reviews": None}) is None
 
 
-def test_a_signal_that_the_recorded_reviewer_never_saw_is_vetoed() -> None:
-    assert set(scan(reviewer=reviewer_of({"reviews": {}})).refused) >= {"REVIEW_ABSENT"}
+def test_a_signal_that_the_recorded_reviewer_never_saw_is_decided_by_the_rules_and_says_so() -> None:
+    result = scan(reviewer=reviewer_of({"reviews": {}}))
+    assert [pick.signal for pick in result.picks] == [pick.signal for pick in scan().picks]
+    assert all("REVIEW_NOT_RECORDED" in pick.reasons for pick in result.picks)

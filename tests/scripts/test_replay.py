@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from cognitive.memory_file import read_memory
 from core.clock import SystemClock
 from core.journal import Journal, verify
 from execution.fold import fold_of
@@ -38,6 +39,10 @@ execution:
   entry_scans: first
   ticks: [{effective: 2000-01-01, min_price: 0, tick: 0.000000000001}]
 venue: {starting_cash_usd: 100000000000000, fills: at_open}
+cognitive:
+  circuit_breakers: {enabled: false}
+  review: {least: 1000, shrink: 1.0}
+  reflection: {enabled: false}
 """
 
 
@@ -65,6 +70,29 @@ def ledger_of(home: Path) -> Ledger:
     return fold_of(Journal(home / "state" / "hash_chain.jsonl", SystemClock()).records())
 
 
+def assert_reviewed_before_ordered(home: Path) -> None:
+    """What was said of a signal is in the journal before its order; and no breaker trips on nothing."""
+    reviewed: set[str] = set()
+    for record in Journal(home / "state" / "hash_chain.jsonl", SystemClock()).records():
+        assert record.kind != "breaker_tripped", record.body
+        if record.kind == "signals_reviewed":
+            reviewed |= {row["decision_id"] for row in record.body["signals"]}
+        elif record.kind == "order_intended":
+            assert record.body["decision_id"] in reviewed
+    assert reviewed
+
+
+def assert_remembered(home: Path, ledger: Ledger) -> None:
+    """Every trade is an episode with its review, the closed ones with an outcome: the runner followed the journal."""
+    kept = read_memory(home / "state" / "episodic_memory.json")
+    assert kept is not None
+    entered = {e.decision_id: e for e in kept.episodes.values() if e.entered_at is not None}
+    assert set(entered) == set(ledger.trades)
+    assert all(e.score is not None and e.numbers and e.regime != "unknown" for e in entered.values())
+    closed = {d for d, trade in ledger.trades.items() if not trade.is_open}
+    assert {d for d, e in entered.items() if e.outcome is not None} == closed and closed
+
+
 def test_the_paper_week_of_the_readme_trades_protects_exits_and_reconciles(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], names: str
 ) -> None:
@@ -73,6 +101,7 @@ def test_the_paper_week_of_the_readme_trades_protects_exits_and_reconciles(
     assert facts["simulated"] is True
     assert (facts["sessions"], facts["scans"], facts["scans_failed"], facts["breaks"]) == (5, 15, 0, [])
     assert facts["entries_filled"] >= 1 and facts["trades_closed"] >= 1
+    assert_reviewed_before_ordered(tmp_path / "a")
     ledger = ledger_of(tmp_path / "a")
     for trade in ledger.open_trades():
         assert sum(o.intent.quantity for o in ledger.protective(trade.decision_id)) == trade.quantity
@@ -80,6 +109,7 @@ def test_the_paper_week_of_the_readme_trades_protects_exits_and_reconciles(
     assert {s: int(p["quantity"]) for s, p in view.items()} == dict(ledger.positions)
     assert reconcile_alpaca.main(["--json"]) == 0
     assert json.loads(capsys.readouterr().out) == {"in_step": True, "breaks": []}
+    assert_remembered(tmp_path / "a", ledger)
 
     again = replay(tmp_path / "b", monkeypatch, capsys, *week)
     assert again == facts

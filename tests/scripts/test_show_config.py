@@ -134,4 +134,8 @@ def test_a_language_model_that_is_off_spends_nothing() -> None:
     key = "cognitive.llm_analyzer.mode"
     what = "spent on the language model in a day"
     assert binds({"cognitive": {"llm_analyzer": {"mode": "off"}}}, what) == (key, Decimal(0))
-    assert binds({}, what)[1] == Decimal(50)
+    assert binds({}, what) == ("cognitive.llm_analyzer.max_daily_tokens", Decimal(1))  # all output at 10 USD a million
+    many = {"cognitive": {"llm_analyzer": {"max_daily_tokens": 5_000_001}}}
+    assert binds(many, what) == ("cognitive.llm_analyzer.cost_tracking.max_daily_usd", Decimal(50))
+    unpriced = {"cognitive": {"llm_analyzer": {"model": "unheard-of"}}}
+    assert binds(unpriced, what) == ("cognitive.llm_analyzer.max_daily_tokens", Decimal(0))

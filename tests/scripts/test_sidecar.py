@@ -27,6 +27,7 @@ from core.errors import ConfigError, UsageError
 from execution.heartbeat import BEAT_FILE, Heartbeat
 from execution.sidecar import listening
 from scripts import beside
+from scripts import child as process_of
 from scripts.sidecar import rules_of
 from tests.fakes.trading import NOW
 
@@ -184,7 +185,7 @@ class Process:
 @pytest.fixture
 def made(monkeypatch: pytest.MonkeyPatch) -> list[Process]:
     Process.made = []
-    monkeypatch.setattr(beside.subprocess, "Popen", Process)
+    monkeypatch.setattr(process_of.subprocess, "Popen", Process)
     return Process.made
 
 
@@ -240,7 +241,7 @@ def test_a_dead_one_is_told_once_and_started_again_with_growing_pauses(
         clock.sleep(1)
     pauses = [b - a for a, b in itertools.pairwise(starts)]
     assert pauses[:5] == [6.0, 11.0, 21.0, 41.0, 81.0], "seen a tick after it died, then 5, 10, 20 … s"
-    assert max(pauses) <= beside.AGAIN_MOST_S + 1
+    assert max(pauses) <= process_of.AGAIN_MOST_S + 1
     assert told == [("sidecar_ended", "SIDECAR_ENDED")]
 
 
@@ -251,10 +252,10 @@ def test_one_that_lived_begins_with_the_first_pause_and_is_told_again(
     for n in range(3):
         child.look()
         assert len(made) == n + 1
-        clock.advance(timedelta(seconds=beside.LIVED_S))
+        clock.advance(timedelta(seconds=process_of.LIVED_S))
         made[-1].returncode = -9
         child.look()
-        clock.advance(timedelta(seconds=beside.AGAIN_FIRST_S))
+        clock.advance(timedelta(seconds=process_of.AGAIN_FIRST_S))
     assert told == [("sidecar_ended", "SIDECAR_ENDED")] * 3
 
 
@@ -268,7 +269,7 @@ def test_a_port_in_use_is_a_told_event_and_trading_goes_on(
             child.look()
             clock.sleep(1)
     assert made == [] and told == [("sidecar_not_started", "PORT_IN_USE")]
-    clock.advance(timedelta(seconds=beside.AGAIN_MOST_S))
+    clock.advance(timedelta(seconds=process_of.AGAIN_MOST_S))
     child.look()
     assert len(made) == 1, "and it is tried again"
 
@@ -279,7 +280,7 @@ def test_a_machine_that_starts_no_process_is_a_told_event(
     def refuse(*args: Any, **more: Any) -> None:
         raise OSError("no more processes")
 
-    monkeypatch.setattr(beside.subprocess, "Popen", refuse)
+    monkeypatch.setattr(process_of.subprocess, "Popen", refuse)
     child, _ = a_child(tmp_path)
     child.look()
     assert told == [("sidecar_not_started", "SIDECAR_NOT_STARTED")]

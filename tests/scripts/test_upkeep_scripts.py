@@ -74,6 +74,27 @@ def test_a_backup_is_told_and_can_be_proved_again(run: Callable[..., Ran]) -> No
     assert '"event":"backup_failed"' in errors and '"code":"BACKUP_DAMAGED"' in errors
 
 
+def test_older_backups_go_only_when_asked_and_a_dry_run_removes_none(run: Callable[..., Ran]) -> None:
+    folder = home().root / "backups"
+    names = []
+    for day in range(3):
+        clock = SteppedClock(datetime(2024, 5, 1 + day, tzinfo=UTC))
+        assert run(lambda words, clock=clock: backup.main(words, clock=clock), "--full").code == Exit.OK
+        names.append(max(p.name for p in folder.iterdir()))
+    assert len(list(folder.iterdir())) == 3, "nothing goes by itself"
+    tried = run(backup.main, "--keep", "2", "--dry-run", "--json")
+    assert tried.json["remove"] == names[:1] and tried.json["dry_run"] is True
+    assert sorted(p.name for p in folder.iterdir()) == names
+    gone = run(backup.main, "--keep", "2")
+    assert gone.code == Exit.OK and gone.out.splitlines()[0] == f"removed: {names[0]}"
+    assert sorted(p.name for p in folder.iterdir()) == names[1:]
+    assert '"event":"backups_pruned"' in (home().logs / "events.jsonl").read_text()
+    assert run(backup.main, "--full", "--keep", "1", "--json").code == Exit.OK
+    assert len(list(folder.iterdir())) == 1 and sorted(p.name for p in folder.iterdir())[0] not in names
+    for words in (("--keep", "0"), ("--dry-run",), ("--full", "--keep", "1", "--dry-run"), ("--verify", "--keep", "1")):
+        assert run(backup.main, *words).code == Exit.USAGE
+
+
 def test_out_names_another_folder_and_no_backup_is_no_yes(run: Callable[..., Ran], tmp_path: Path) -> None:
     assert run(backup.main, "--verify", "--out", str(tmp_path)).code == Exit.NO
     assert run(backup.main, "--full", "--out", str(tmp_path)).code == Exit.OK

@@ -46,7 +46,8 @@ def test_an_account_number_is_shortened(tmp_path: Path) -> None:
 def test_what_no_module_tells_yet_is_unknown_and_never_zero(tmp_path: Path) -> None:
     facts = at_ten(tmp_path).look()
     assert facts.llm.cost_usd_today is None and facts.unknown["llm.cost_usd_today"] == "LLM_ABSENT"
-    assert facts.cognitive.approval_rate is None and facts.unknown["cognitive.approval_rate"] == "COGNITIVE_ABSENT"
+    assert facts.cognitive.approval_rate is None and facts.unknown["cognitive.approval_rate"] == "NO_REVIEWS"
+    assert facts.cognitive.decisions_today == 0 and facts.cognitive.breakers == ()
     assert facts.llm.cost_budget_usd == Decimal("50.0")
 
 

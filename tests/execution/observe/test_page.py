@@ -100,7 +100,7 @@ def test_unknown_is_said_with_its_code_and_a_break_is_marked(tmp_path: Path) -> 
     made.journal.append("break_found", {**told, "proposal": "cure it", "evidence": []})
     page = page_of(made)
     assert '<span class="tag bad">3</span>' in page and "cure it" in page
-    assert "unknown (LLM_ABSENT)" in page and "unknown (COGNITIVE_ABSENT)" in page
+    assert "unknown (LLM_ABSENT)" in page and "unknown (NO_REVIEWS)" in page
 
 
 def test_alerts_that_stand_are_shown_worst_first_and_others_are_not(tmp_path: Path) -> None:
