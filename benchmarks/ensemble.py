@@ -1,9 +1,9 @@
 """How honest and how fast the ensemble is.
 
   ensemble.py gate [--rounds 200] [--edge 0.75] [--rows 8000]   noise, shuffled labels, a planted edge: part promoted
-  ensemble.py predict                                          milliseconds for 900 rows, and to load without training
-  ensemble.py train [--symbols 500]                            seconds for five years of the simulated market
-One line of JSON each. Results of the last run: docs/ml.md
+  ensemble.py predict      milliseconds for 900 rows and to load, beside scikit-learn's prediction by the same members
+  ensemble.py train [--symbols 500]    seconds for five years of the simulated market, beside the backtest of the same
+One line of JSON each. Results of the last run: docs/ml.md, benchmarks/README.md
 """
 
 from __future__ import annotations
@@ -56,13 +56,15 @@ def gate(rounds: int, edge: float, rows: int, members: Sequence[str]) -> dict[st
 
 
 def predict() -> dict[str, Any]:
-    """The whole ensemble, full size, from the disk. The best of twenty: what the work costs, not the machine's mood."""
+    """The whole ensemble, full size, from the disk; in turn with scikit-learn's own prediction by the same members."""
     from datetime import date
 
     from ml_advanced.ensemble.ensemble_predictor import EnsemblePredictor
+    from ml_advanced.training import MEMBERS, estimator
 
-    data = market_data(1, rows=4000, features=36, edge=1.0)
-    trained = train(data, Recipe(folds=2, controls=0))
+    data, recipe = market_data(1, rows=4000, features=36, edge=1.0), Recipe(folds=2, controls=0)
+    trained = train(data, recipe)
+    theirs = [estimator(name, recipe, 1, len(data)).fit(data.x, data.y) for name in MEMBERS]
     clock = SystemClock()
     with tempfile.TemporaryDirectory() as folder:
         home = Home(pathlib.Path(folder))
@@ -70,34 +72,47 @@ def predict() -> dict[str, Any]:
         began = clock.monotonic()
         predictor = EnsemblePredictor(home, session=date(2024, 3, 11))
         loaded = clock.monotonic() - began
-        spent = []
-        for _ in range(20):
+        spent, beside = [], []
+        for _ in range(41):
             began = clock.monotonic()
             said = predictor.predict(data.x[:900], data.names)
-            spent.append(clock.monotonic() - began)
+            between = clock.monotonic()
+            for one in theirs:
+                one.predict_proba(data.x[:900])
+            spent.append(between - began)
+            beside.append(clock.monotonic() - between)
     return {
         "members": list(predictor.loaded), "load_ms": round(1e3 * loaded, 1),
         "predict_900_ms": round(1e3 * min(spent), 1), "median_ms": round(1e3 * float(np.median(spent)), 1),
+        "scikit_learn_median_ms": round(1e3 * float(np.median(beside)), 1),
+        "ratio": round(float(np.median(spent) / np.median(beside)), 2),
         "ok": said.codes.count("OK"),
     }  # fmt: skip
 
 
 def training(symbols: int) -> dict[str, Any]:
-    """scripts/train_ensemble.py itself, in a home of its own: bars, engine, features, everything."""
+    """scripts/train_ensemble.py itself, in a home of its own: bars, engine, features, everything; then the backtest."""
+    clock = SystemClock()
+    words = ("--cap", str(symbols), "--workers", "2", "--json")
+    with tempfile.TemporaryDirectory() as folder:
+        began = clock.monotonic()
+        found = json.loads(_script("train_ensemble.py", *words, home=folder))
+        between = clock.monotonic()
+        _script("backtest_dual_strategy.py", *words, "--start", found["data"]["first"], home=folder)
+        whole, backtest = between - began, clock.monotonic() - between
+    return {
+        "symbols": symbols, "seconds": round(whole, 1), "rows": found["data"]["rows"], **found["seconds"],
+        "backtest_with_report": round(backtest, 1), "ratio": round(whole / backtest, 2),
+    }  # fmt: skip
+
+
+def _script(name: str, *words: str, home: str) -> str:
     import os
     import subprocess
 
-    clock = SystemClock()
-    command = [sys.executable, "scripts/train_ensemble.py", "--cap", str(symbols), "--workers", "2", "--json"]
-    with tempfile.TemporaryDirectory() as folder:
-        began = clock.monotonic()
-        done = subprocess.run(
-            command, env={**os.environ, "KOBE_HOME": folder}, capture_output=True, text=True, check=True,
-            cwd=pathlib.Path(__file__).resolve().parents[1],
-        )  # fmt: skip
-        spent = clock.monotonic() - began
-    found = json.loads(done.stdout)
-    return {"symbols": symbols, "seconds": round(spent, 1), "rows": found["data"]["rows"], **found["seconds"]}
+    root = pathlib.Path(__file__).resolve().parents[1]
+    command, env = [sys.executable, f"scripts/{name}", *words], {**os.environ, "KOBE_HOME": home}
+    return subprocess.run(command, env=env, capture_output=True, text=True, check=True, cwd=root).stdout
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -289,8 +289,8 @@ class Breakers:
                 self._board.add(record.kind, record.body, record.seq, record.at)
                 if self._listener is not None:
                     self._listener.add(record)
-        except StateCorrupt:
-            self._begin()  # half a fold must never be believed
+        except BaseException:  # whatever it was: half a fold must never be believed
+            self._begin()
             raise
 
     def _in_step(self) -> bool:

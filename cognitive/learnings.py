@@ -12,7 +12,7 @@ The book is folded from the journal: learning_proposed, learning_adopted, learni
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from decimal import Decimal
@@ -138,22 +138,6 @@ class Learning:
         numbers : of the review, as in Episode.numbers.
         """
         return self.condition.matches(features_of(numbers), strategy, regime) is not False
-
-
-def shrink_of(
-    learnings: Iterable[Learning], numbers: Mapping[str, float], strategy: str, regime: str
-) -> tuple[Decimal, tuple[str, ...]]:
-    """The smallest factor of the adopted learnings that apply, and their ids, the strongest first; (1, ()) for none.
-
-    They are not multiplied: several statements about the same losses would count them several times.
-    """
-    features = features_of(numbers)
-    found = [
-        (one.shrink, one.id) for one in learnings
-        if one.status is Status.ADOPTED and one.condition.matches(features, strategy, regime) is not False
-    ]  # fmt: skip
-    found.sort()
-    return (found[0][0] if found else Decimal(1)), tuple(name for _, name in found)
 
 
 # ---------------------------------------------------------------- the book

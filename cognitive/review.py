@@ -8,6 +8,7 @@ is said against: a fresh home approves at full size with MEMORY_EMPTY, and score
 |------------------------------|------------------------------|--------------------------------------------------------|
 | BREAKER_*                    | nothing                      | a breaker that concerns it stands                      |
 | MODEL_NAN                    | nothing                      | the model's prediction is no number                    |
+| MEMORY_UNREADABLE            | nothing                      | what the memory would say against it is not known      |
 | SELF_MODEL_NEGATIVE          | nothing                      | `least` outcomes, and even the upper end of the mean's |
 |                              |                              | interval in R is below zero                            |
 | LLM_VETO                     | nothing                      | the language model advised so (mode full)              |
@@ -17,7 +18,7 @@ is said against: a fresh home approves at full size with MEMORY_EMPTY, and score
 | REGIME_STRESSED              | `shrink`                     | a regime model says so (the VIX rule halves by itself) |
 | LEARNING                     | what it adopted              | an adopted learning speaks of this signal              |
 | LLM_SHRINK                   | what was advised             | the language model advised so (mode full)              |
-| MEMORY_*, REGIME_*,          | everything                   | remarks: what there was nothing to judge by            |
+| MEMORY_EMPTY, REGIME_*,      | everything                   | remarks: what there was nothing to judge by            |
 | SELF_MODEL_TOO_FEW           |                              |                                                        |
 """
 
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from config.settings_schema import ReviewRules
 
 NOTHING, ALL = Decimal(0), Decimal(1)
+MEMORY_UNREADABLE = "MEMORY_UNREADABLE"
 STRANGE = "MODEL_OOD"
 _STRESSED = frozenset({"stressed", "closed"})
 
@@ -101,7 +103,9 @@ def _is_part(value: float) -> bool:
 
 def _memory(evidence: Evidence, rules: ReviewRules) -> Iterator[Weighed]:
     belief, similar, shrink = evidence.belief, evidence.similar, Decimal(str(rules.shrink))
-    if evidence.memory_code != "OK":
+    if evidence.memory_code == MEMORY_UNREADABLE:
+        yield Weighed(MEMORY_UNREADABLE, NOTHING)  # what it would have said against it is not known: absent is no
+    elif evidence.memory_code != "OK":
         yield Weighed(evidence.memory_code)
     if belief is not None and belief.n >= rules.least:
         if _below_zero(belief.high_r):

@@ -100,7 +100,8 @@ def _code_files(root: Path) -> Iterator[Path]:
 def write_pin(home: Home, *, config: Path | None = None, ack: bool = False) -> dict[str, str]:
     """Accept what is there now. Atomic: a crash leaves the old pin or the new one.
 
-    Raises ConfigError for an absent universe, and without `ack` for a change that looks like a slip.
+    Raises ConfigError for an absent universe, and without `ack` for a change that looks like a slip, or for another
+    model together with other settings: when both change at once, nobody can tell afterwards which of them did it.
     """
     hashes = compute_pin(config=config)
     large = large_changes(home, config=config)
@@ -108,6 +109,11 @@ def write_pin(home: Home, *, config: Path | None = None, ack: bool = False) -> d
         raise ConfigError(
             f"large changes against the pin: {'; '.join(large)}", code="PIN_NEEDS_ACK",
             advice="correct the file, or accept them: python scripts/config_pin.py pin --ack",
+        )  # fmt: skip
+    if not ack and (others := _beside_the_model(home, hashes, config)):
+        raise ConfigError(
+            f"the model and {' and '.join(others)} changed since the pin: one change at a time", code="PIN_NEEDS_ACK",
+            advice="take one back, pin, then the other; or accept both: python scripts/config_pin.py pin --ack",
         )  # fmt: skip
     if ABSENT in hashes.values():
         missing = ", ".join(name for name in ITEMS if hashes[name] == ABSENT)
@@ -168,6 +174,19 @@ def check_pin(
             keys = ", ".join(line.split(":", 1)[0] for line in large)
             details.append(f"more than {LARGE_FACTOR}-fold, so pin wants --ack: {keys}")
     return PinCheck(True, differing, tuple(details))
+
+
+def _beside_the_model(home: Home, hashes: Mapping[str, str], config: Path | None) -> list[str]:
+    """What else decides and changed, when the model did. A damaged pin is told by `large_changes`."""
+    try:
+        pinned = read_pin(home)
+    except StateCorrupt:
+        return []
+    if pinned is None or pinned["items"]["model"] == hashes["model"]:
+        return []
+    changed = ["the settings"] if pinned["settings"] != _settings_text(config) else []
+    frozen = pinned["items"]["frozen_params"] != hashes["frozen_params"]
+    return [*changed, "the frozen parameters"] if frozen else changed
 
 
 def large_changes(home: Home, *, config: Path | None = None) -> tuple[str, ...]:

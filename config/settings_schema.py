@@ -784,7 +784,7 @@ class LlmAnalyzer(Section):
         default="briefings_only", description="full: advice may shrink or veto; briefings_only: words only"
     )
     model: str = Field(default="claude-sonnet-5-5", min_length=1, max_length=100, description="needs a price below")
-    deadline_s: float = Field(default=30.0, ge=1, le=300, description="for one call, connecting and reading included")
+    deadline_s: float = Field(default=30.0, ge=1, le=300, description="for one question, all of its calls")
     max_output_tokens: int = Field(
         default=4096, ge=64, le=32_000, description="of one answer, thinking included; all reserved before"
     )

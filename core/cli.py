@@ -10,6 +10,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
+from datetime import date
 from pathlib import Path
 from typing import Any, TextIO
 from zoneinfo import ZoneInfoNotFoundError
@@ -209,6 +210,14 @@ def progress(*, enabled: bool = True) -> Iterator[Callable[..., None]]:
             with contextlib.suppress(OSError, ValueError):
                 stream.write("\r" + " " * 78 + "\r")
                 stream.flush()
+
+
+def day(text: str) -> date:
+    """An argument's type."""
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a date, for instance 2026-10-23") from None
 
 
 def add_common(parser: argparse.ArgumentParser) -> None:

@@ -6,7 +6,7 @@ The session decides with these functions, and parity works a recorded day out ag
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date, datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from core.domain import Breach, OrderIntent, OrderKind, Purpose, Quote, Side, Signal, Symbol, Tif
 from execution.clamp import entry_limit
 from execution.ledger import Ledger
+from risk.gate import Book, Limits, Refused, decide
 
 if TYPE_CHECKING:
     from config.settings_schema import Execution
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 Sizer = Callable[[Decimal, Decimal, Decimal, Decimal], "tuple[int, str | None]"]
 """(limit price, stop, USD room, scale) -> (whole shares, reason code when 0)."""
 ENTERED = "ENTERED_BEFORE"
+WHOLE_REFUSED = "LLM_WHOLE_REFUSED"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,9 +61,9 @@ class Kept:
     shares: dict[Symbol, int] = field(default_factory=dict)
     usd: Decimal = Decimal(0)
 
-    def add(self, symbol: Symbol, whole: Priced | Declined, part: Priced | Declined | None) -> None:
+    def add(self, symbol: Symbol, whole: Priced | Declined | None, part: Priced | Declined | None) -> None:
         """`whole`: what would have been bought with the language model off; `part`: what is bought of it."""
-        if isinstance(whole, Declined):
+        if not isinstance(whole, Priced):
             return
         more = whole.quantity - (part.quantity if isinstance(part, Priced) else 0)
         if more > 0:
@@ -116,3 +118,18 @@ def entry_intent(signal: Signal, priced: Priced, ledger: Ledger, now: datetime, 
         limit_price=priced.limit, stop_price=priced.stop, target_r=signal.target_r,
         time_stop_bars=signal.time_stop_bars, reason="signal",
     )  # fmt: skip
+
+
+def whole_refused(
+    intent: OrderIntent, whole: Priced | Declined | None, book: Book, limits: Limits
+) -> tuple[str, ...]:  # fmt: skip
+    """Why the gate would have refused this entry before a language model made it smaller; nothing when it would not.
+
+    What is too large for a limit must not become an order by being shrunk. `book`: as the gate sees it, with_ledger.
+    """
+    if not isinstance(whole, Priced) or whole.quantity <= intent.quantity:
+        return ()
+    if isinstance(decide(intent, book, limits), Refused):
+        return ()  # the desk says why
+    decision = decide(replace(intent, quantity=whole.quantity), book, limits)
+    return decision.codes if isinstance(decision, Refused) else ()

@@ -72,6 +72,19 @@ def only_runner(state: Path, clock: Clock) -> Iterator[Heartbeat]:
         lock.release()
 
 
+def runner_holds(state: Path) -> bool:
+    """Whether a runner of this home is alive. Nothing is made where there was never one."""
+    from filelock import FileLock, Timeout
+
+    if not (state / "runner.lock").exists():
+        return False
+    try:
+        with FileLock(str(state / "runner.lock"), timeout=0):
+            return False
+    except Timeout:
+        return True
+
+
 def _holder(view: Path) -> str:
     facts = read_beat(view)
     return "holder unknown" if facts is None else str(facts)

@@ -35,9 +35,10 @@ from core.market_calendar import MarketCalendar
 from core.ports import ActionFeed, QuoteSource
 from execution.breaks import ACTION_LOCK, UNEXPLAINED_LOCK, Break
 from execution.corporate_actions import CHANGED, PENDING, ActionCheck
-from execution.desk import Desk, Halted, NotSent, Outcome, Rejected, Unknown, whole_shares
+from execution.desk import Desk, Halted, NotSent, Outcome, Rejected, Unknown, whole_shares, with_ledger
 from execution.entry import (
     ENTERED,
+    WHOLE_REFUSED,
     Declined,
     EntryLocks,
     Kept,
@@ -46,6 +47,7 @@ from execution.entry import (
     entry_intent,
     not_eligible,
     priced_entry,
+    whole_refused,
 )
 from execution.evidence import look
 from execution.ledger import Ledger, LedgerOrder, Trade, new_york_day
@@ -297,11 +299,13 @@ class TradingSession:
         marks = {s: Decimal(repr(float(c))) for s, c in plan.closes.items() if c == c}
         told = {s: p.market_value / p.quantity for s, p in held.items() if p.market_value is not None and p.quantity}
         marks = {**told, **marks}  # what nobody scans, a child of a spin-off say, must not stop everything else
+        now = self.desk.clock.now()
         return Book(
-            now=self.desk.clock.now(), session=plan.signal_session, session_open=clock.is_open,
-            closes_at=clock.next_close if clock.is_open else None, positions=whole_shares(held),
-            open_orders=broker.open_orders(), vix=plan.vix, returns=plan.returns, sectors=plan.sectors, marks=marks,
-            equity=account.equity, cash=account.cash, trading_state=_state(account, entries=entries),
+            now=now, spent_today_usd=self.desk.ledger().filled_usd(new_york_day(now)), session=plan.signal_session,
+            session_open=clock.is_open, closes_at=clock.next_close if clock.is_open else None,
+            positions=whole_shares(held), open_orders=broker.open_orders(), vix=plan.vix,
+            returns=plan.returns, sectors=plan.sectors, marks=marks, equity=account.equity, cash=account.cash,
+            trading_state=_state(account, entries=entries),
         )  # fmt: skip
 
     # ------------------------------------------------------------ reconcile
@@ -425,7 +429,8 @@ class TradingSession:
         quotes = self._quotes_of(report, {e.signal.symbol for e in wanted})
         for entry in wanted:
             if entry.is_gone:
-                self._keep_free(entry, quotes.get(entry.signal.symbol), base, kept)
+                taken = self._taken(entry, quotes.get(entry.signal.symbol), base, kept)
+                kept.add(entry.signal.symbol, *taken)
                 continue
             if self._stopping():
                 self._refuse(report, entry.signal, "STOPPING", "the runner was asked to end")
@@ -433,8 +438,9 @@ class TradingSession:
             if not self._unlocked(report, entry):  # asked before each: an entry takes seconds
                 continue
             try:
-                self._enter(report, entry, quotes.get(entry.signal.symbol), base, kept)
-                self._keep_free(entry, quotes.get(entry.signal.symbol), base, kept)
+                taken = self._taken(entry, quotes.get(entry.signal.symbol), base, kept)  # before the room shrinks
+                self._enter(report, entry, quotes.get(entry.signal.symbol), base, kept, taken[0])
+                kept.add(entry.signal.symbol, *taken)
                 if self.desk.keys_refused:
                     return "UNAUTHORIZED"
             except BrokerError as error:  # what filled before this one must still be protected and booked
@@ -463,7 +469,10 @@ class TradingSession:
         code = self._locks().code(entry.signal.strategy, entry.signal.symbol)
         return code is None or self._refuse(report, entry.signal, code, "entries are locked")
 
-    def _enter(self, report: RunReport, entry: Entry, quote: Quote | None, base: Book, kept: Kept) -> None:
+    def _enter(
+        self, report: RunReport, entry: Entry, quote: Quote | None, base: Book, kept: Kept,
+        whole: Priced | Declined | None,
+    ) -> None:  # fmt: skip
         signal, execution = entry.signal, self._settings.execution
         ledger, now = self.desk.ledger(), self.desk.clock.now()
         self._noted("quote", quote_facts(signal, entry.scale, quote, ledger.last_seq, kept.usd))
@@ -475,6 +484,10 @@ class TradingSession:
         intent = entry_intent(signal, found, ledger, now, self._tif())
         book = self._for_entry(base, signal.symbol, quote, kept)
         self._noted("gate", gate_facts(intent, book, ledger.last_seq))
+        codes = whole_refused(intent, whole, with_ledger(book, ledger, intent, now), self.desk.limits)
+        if codes:
+            self._refuse(report, signal, WHOLE_REFUSED, ",".join(codes), intent.limit_price)
+            return
         outcome, _ = self.desk.execute(intent, book, wait_s=float(execution.reconcile_poll_s))
         report.intents.append(_intent_row(outcome))
 
@@ -484,13 +497,15 @@ class TradingSession:
         execution, on = self._settings.execution, base.now.date()
         return priced_entry(entry.signal, part, quote, room, execution, limits.ticks, on, self._sizer)
 
-    def _keep_free(self, entry: Entry, quote: Quote | None, base: Book, kept: Kept) -> None:
-        """What would have been bought besides, had the language model been off."""
+    def _taken(
+        self, entry: Entry, quote: Quote | None, base: Book, kept: Kept
+    ) -> tuple[Priced | Declined | None, Priced | Declined | None]:
+        """What would be bought had the language model been off, and what is bought of it; (None, None): no part of it
+        was taken away. Asked while the room is still that of the whole."""
         if entry.full is None:
-            return
-        whole = self._priced(entry, entry.full, quote, base, kept)
+            return None, None
         part = self._priced(entry, entry.scale, quote, base, kept) if entry.scale > 0 else None
-        kept.add(entry.signal.symbol, whole, part)
+        return self._priced(entry, entry.full, quote, base, kept), part
 
     def book_for_entry(self, intent: OrderIntent, quote: Quote) -> Book:
         """The book of one entry that did not come from a scan; facts are read now."""
@@ -505,8 +520,10 @@ class TradingSession:
         broker = self.desk.broker
         asset = broker.asset(symbol)
         tradable = None if asset is None else asset.tradable and asset.active
+        bought = self.desk.ledger().filled_usd(new_york_day(base.now)) - base.spent_today_usd  # since cash was asked
         return replace(
             base, quote=quote, tradable=tradable, open_orders=broker.open_orders(),
+            cash=None if base.cash is None else base.cash - bought - kept.usd,
             positions=kept.beside(whole_shares(broker.positions())),
         )  # fmt: skip
 

@@ -88,7 +88,8 @@ def analyse(candidates: Sequence[Candidate], *, session: date, data_sha256: str,
     found: dict[str, Advice] = {}
     answers: list[Answer] = []
     for batch in batches:
-        answer = door.ask(_prompt(batch, session, data_sha256, repeats=len(batches)))
+        waited_s = sum(a.latency_ms for a in answers if not a.cached) / 1000
+        answer = door.ask(_prompt(batch, session, data_sha256, repeats=len(batches), waited_s=waited_s))
         if isinstance(answer, Skipped):
             return _nothing(answers, answer.code, answer.detail, answer)
         answers.append(answer)
@@ -100,12 +101,14 @@ def analyse(candidates: Sequence[Candidate], *, session: date, data_sha256: str,
     return _summed(answers, found, "OK", "")
 
 
-def _prompt(batch: Sequence[Candidate], session: date, data_sha256: str, *, repeats: int) -> Prompt:
+def _prompt(
+    batch: Sequence[Candidate], session: date, data_sha256: str, *, repeats: int, waited_s: float
+) -> Prompt:  # fmt: skip
     """The date comes last: everything before it is the same from call to call, and can be cached by the vendor."""
     user = "\n\n".join([*map(_shown, batch), f"Session of the figures: {session}."])
     return Prompt(
         purpose=Purpose.ADVICE, system=_SYSTEM, user=user, session=session, data_sha256=data_sha256,
-        schema=ADVICE_SCHEMA, repeats=repeats,
+        schema=ADVICE_SCHEMA, repeats=repeats, waited_s=waited_s,
     )  # fmt: skip
 
 

@@ -57,6 +57,7 @@ class Prompt:
     schema: Mapping[str, Any] | None = None  # JSON schema of the answer; None: free text
     max_output_tokens: int | None = None  # fewer than the settings'; None: the settings'
     repeats: int = 1  # calls within five minutes that share `system`: from 2 on prompt caching pays
+    waited_s: float = 0.0  # for earlier parts of the same question: one deadline is for all of them
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,6 +135,8 @@ class LlmDoor:
             return known
         if self._replay:
             return Skipped(code="LLM_REPLAY_MISS", detail="not among the kept answers", request_sha256=digest)
+        if prompt.waited_s >= self._settings.deadline_s:
+            return Skipped(code="LLM_TIMEOUT", detail="deadline_s went by with earlier parts", request_sha256=digest)
         if not self._key:
             return Skipped(code="LLM_KEY_ABSENT", detail="ANTHROPIC_API_KEY is not set", request_sha256=digest)
         worst = self._worst(request)
@@ -196,7 +199,8 @@ class LlmDoor:
     # ------------------------------------------------------------ the call
     def _send(self, request: Mapping[str, Any], prompt: Prompt) -> _Sent:
         began = self._clock.monotonic()
-        raw, reply = self._post(_body(request, marked=self._marked(prompt)))
+        left_s = self._settings.deadline_s - prompt.waited_s
+        raw, reply = self._post(_body(request, marked=self._marked(prompt)), left_s)
         return _Sent(reply, raw, 1000 * (self._clock.monotonic() - began))
 
     def _marked(self, prompt: Prompt) -> bool:
@@ -204,7 +208,7 @@ class LlmDoor:
         tokens = len(prompt.system.encode("utf-8", "surrogatepass")) // _BYTES_A_TOKEN
         return prompt.repeats >= _REPEATS_TO_PAY and tokens >= self._settings.caching_from_tokens
 
-    def _post(self, body: Mapping[str, Any]) -> tuple[bytes, Message | Failure]:
+    def _post(self, body: Mapping[str, Any], deadline_s: float) -> tuple[bytes, Message | Failure]:
         import anthropic
         import httpx2
 
@@ -216,7 +220,7 @@ class LlmDoor:
             return b"", Failure(code="LLM_UNREACHABLE", detail=str(error), free=True)
         call = Call(lambda: _plain_reply(client, body), expected)
         try:
-            raw = call.run(self._settings.deadline_s)
+            raw = call.run(deadline_s)
             return raw, read_message(raw)
         except anthropic.APIStatusError as error:
             raw = _content(error.response)

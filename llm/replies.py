@@ -138,6 +138,6 @@ def _retry_after_s(headers: Mapping[str, str], now: datetime | None) -> float | 
         try:
             at = parsedate_to_datetime(text)
             seconds = (at - now).total_seconds() if now is not None and at.tzinfo is not None else -1.0
-        except (ValueError, TypeError, IndexError):
+        except (ValueError, TypeError, IndexError, OverflowError):
             return None
     return seconds if 0 < seconds < float("inf") else None

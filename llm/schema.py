@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -109,7 +109,10 @@ def strict_json(text: str) -> Any:
 def _number(text: str) -> Decimal:
     if len(text) > 40:
         raise ValueError("a number of more than 40 characters")
-    return Decimal(text)
+    try:
+        return Decimal(text)
+    except InvalidOperation:  # an exponent beyond all bounds; no ValueError, and it would end the scan
+        raise ValueError("a number with an exponent beyond all bounds") from None
 
 
 def _no_number(text: str) -> Any:

@@ -48,6 +48,7 @@ def card(data: Dataset, trained: Trained, verdict: Verdict, recipe: Recipe, fact
         "purged": [fold.purged for fold in trained.folds],
         "alone": {name: _alone(data, record, k) for k, name in enumerate(recipe.members)},
         "importance": dict(sorted(trained.importance.items(), key=lambda item: (-item[1], item[0]))),
+        "paths": [auc(said, data.y)[0] for said in trained.paths],
         "controls": [
             _quality(c.judged[c.rows], c.base[c.rows], labels[c.rows])
             for c, labels in zip(trained.controls, trained.control_labels, strict=True)
@@ -113,6 +114,7 @@ def page(found: Mapping[str, Any]) -> str:
     asked = [(c["name"], c["observed"], c["asked"], "yes" if c["met"] else "NO") for c in gate["criteria"]]
     members = [(n, m["weight"], m["calibrator"], found["alone"].get(n)) for n, m in found["members"].items()]
     folds = [(f["first"], f["last"], f["rows"], f["auc"], f["gain"]) for f in found["folds"]]
+    paths = list(enumerate(found["paths"], start=1))
     controls = [(k, c["auc"], c["gain"]) for k, c in enumerate(found["controls"], start=1)]
     sections = [
         ("The gate", _table(("criterion", "observed", "asked", "met"), asked)),
@@ -125,6 +127,9 @@ def page(found: Mapping[str, Any]) -> str:
            f"{_said(found['calibration']['ece'])}.</p>"),
         ("Members", _table(("member", "weight", "calibrator", "AUC alone"), members)),
         ("Folds", _table(("first signal", "last", "rows", "AUC", "gain"), folds)),
+        ("Other orders of history", _table(("path", "AUC of the logistic member"), paths)
+         + "<p>Combinatorial purged folds: each path tests every row once, also with later years for a teacher. How "
+           "far they lie apart is what a single walk-forward may owe to luck. No gate asks them.</p>"),
         ("Random labels", _table(("round", "AUC", "gain"), controls)
          + "<p>The same training, shown the outcomes of other signals: what luck looks like.</p>"),
         ("What a feature is worth", _table(("feature", "nats lost when shuffled"), list(found["importance"].items()))),

@@ -162,16 +162,29 @@ def scoring_id(found: Standing, session: date) -> str | None:
 
 def write_view(home: Home, found: Standing) -> None:
     """models/champion.json, atomically: what the chain says, for people and for the config pin."""
-    rows = {
-        "champion": found.champion, "champion_sha256": found.champion_sha256, "shadow": found.shadow,
-        "shadow_sha256": found.shadow_sha256, "shadow_from": found.shadow_from, "shadow_until": found.shadow_until,
-        "earlier": list(found.earlier),
-    }  # fmt: skip
     path = home.models / VIEW_FILE
     with contextlib.suppress(OSError, ValueError):  # an unreadable view is replaced: it decides nothing
         if path.is_symlink():
             path.unlink()
-    write(path, json.loads(canonical_json(rows)), VIEW)
+    write(path, _rows(found), VIEW)
+
+
+def follow(home: Home, found: Standing) -> None:
+    """The view again, where it tells something else than the chain: a kill came between the record and the view."""
+    told = None
+    with contextlib.suppress(OSError, ValueError, RecursionError):
+        told = json.loads((home.models / VIEW_FILE).read_bytes())
+    if found.trained and (not isinstance(told, dict) or any(told.get(k) != v for k, v in _rows(found).items())):
+        write_view(home, found)
+
+
+def _rows(found: Standing) -> dict[str, Any]:
+    rows: dict[str, Any] = json.loads(canonical_json({
+        "champion": found.champion, "champion_sha256": found.champion_sha256, "shadow": found.shadow,
+        "shadow_sha256": found.shadow_sha256, "shadow_from": found.shadow_from, "shadow_until": found.shadow_until,
+        "earlier": list(found.earlier),
+    }))  # fmt: skip
+    return rows
 
 
 # ---------------------------------------------------------------- sealing

@@ -21,6 +21,7 @@ from typing import Any
 from core.clock import Clock, SystemClock
 from core.documents import Document, Schema, read, write
 from core.domain import Position
+from core.errors import StateCorrupt
 from core.files import locked
 from core.paths import Home, home
 
@@ -63,6 +64,8 @@ def _check_universe(document: Document) -> None:
     _require(document.get("sha256") is None or isinstance(document["sha256"], str), "sha256 must be text")
 
 
+# No view of the journal: nothing can make it again.
+UNIVERSE_ADVICE = "look at the universe file, then delete state/universe_last.json: the next scan writes it anew"
 DOCUMENTS: Mapping[str, Schema] = {
     "positions": Schema(1, lambda: {"schema_version": 1, "as_of": None, "positions": {}}, _check_positions, {}),
     "weekly_budget": Schema(1, lambda: {"schema_version": 1, "week": None, "spent_usd": "0"}, _check_budget, {}),
@@ -85,7 +88,12 @@ class StateManager:
 
     def read(self, name: str) -> Document:
         """The whole document; needs no lock, since a reader sees the old file or the new one."""
-        return read(self.path(name), DOCUMENTS[name])
+        try:
+            return read(self.path(name), DOCUMENTS[name])
+        except StateCorrupt as error:
+            if name != "universe_last" or error.code != StateCorrupt.default_code:
+                raise
+            raise StateCorrupt(str(error), advice=UNIVERSE_ADVICE) from error
 
     def update(self, name: str, change: Callable[[Document], Document]) -> Document:
         """Apply a pure change under the lock. A crash anywhere leaves the old document or the new one.

@@ -100,8 +100,8 @@ class BreakerWatch:
         try:
             session = current_session(self._context.calendar, self._context.clock.now())
             return entry_locks(self.breakers.board().standing(session))
-        except (KobeError, OSError) as error:
-            logs.error_event("breakers_unreadable", code=UNREADABLE, detail=str(error))
+        except Exception as error:  # noqa: BLE001 - asked between exits: it may refuse entries, and nothing else
+            logs.error_event("breakers_unreadable", code=UNREADABLE, detail=repr(error))
             logs.count("breakers_unreadable")
             return EntryLocks(UNREADABLE)
 

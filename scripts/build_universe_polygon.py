@@ -60,6 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if min(args.size, args.sessions) < 1 or args.sessions > 250 or min(args.min_price, args.min_dollar_volume) < 0:
         raise UsageError("--size and --sessions must be positive, --sessions at most 250, amounts not negative")
     context = wiring.open_context(args)
+    context.looks_only = True
     filters = Filters(args.sessions, args.min_price, args.min_dollar_volume, args.size)
     with wiring.closing(context):
         out = target(context, args.out)

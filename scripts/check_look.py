@@ -166,9 +166,13 @@ def lock(look: Look) -> Finding:
 def starts(look: Look) -> Finding:
     from datetime import timedelta
 
+    from execution.runner import runner_holds
     from execution.starts import crashes, read_starts
 
-    run, found = look.context.settings.runner, read_starts(look.context.home.state / "starts.json")
+    state = look.context.home.state
+    run, found = look.context.settings.runner, read_starts(state / "starts.json")
+    if found.rows and found.rows[-1].end is None and runner_holds(state):  # it is under way, and no crash
+        found = replace(found, rows=found.rows[:-1])
     lately = crashes(found, look.context.clock.now(), timedelta(seconds=run.crash_window_s))
     return values.last_starts(found.stopped_at, lately, run.crashes_max)
 

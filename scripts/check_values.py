@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from core.errors import BrokerDown, BrokerRejected, ConfigError, DataError, KobeError, OutcomeUnknown, StateCorrupt
 from core.market_calendar import NEW_YORK
 from execution.starts import CrashLoop
+from portfolio.state_manager import UNIVERSE_ADVICE
 from scripts.trading import Finding
 
 if TYPE_CHECKING:
@@ -116,8 +117,10 @@ def journal_anchor(noted: int | None, behind: Behind | None) -> Finding:
 def documents(damaged: Mapping[str, str]) -> Finding:
     if not damaged:
         return Finding("documents", "every state document can be read")
-    words = "; ".join(damaged.values())
-    return failed("documents", words, "STATE_CORRUPT", f"{RECONCILE} --force-sync rebuilds views", StateCorrupt)
+    advice = [f"{RECONCILE} --force-sync rebuilds views"] if set(damaged) - {"universe_last"} else []
+    if "universe_last" in damaged:
+        advice.append(UNIVERSE_ADVICE)
+    return failed("documents", "; ".join(damaged.values()), "STATE_CORRUPT", "; ".join(advice), StateCorrupt)
 
 
 def nothing_unsettled(orders: Sequence[LedgerOrder]) -> Finding:

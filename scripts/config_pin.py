@@ -1,7 +1,8 @@
 """Pin the configuration, or name what differs from the pin.
 
-  pin     accept the settings, frozen parameters, universe and code as they are now; a number that changed more than
-          five-fold is taken for a slip and wants --ack
+  pin     accept the settings, frozen parameters, universe, code and model as they are now; a number that changed more
+          than five-fold is taken for a slip and wants --ack; so does a new model together with changed settings or
+          parameters
   verify  compare with the pin
 
 Exit: 0 pinned, or in step · 1 something differs, or nothing is pinned · 2 usage · 10 configuration invalid ·

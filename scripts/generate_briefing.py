@@ -15,7 +15,6 @@ import argparse
 import pathlib
 import sys
 from collections.abc import Sequence
-from datetime import date
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
@@ -26,7 +25,7 @@ from core.errors import Exit
 def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--phase", required=True, choices=("pregame", "halftime", "postgame"))
-    p.add_argument("--date", type=date.fromisoformat, metavar="DATE", help="the session; default: the one it is about")
+    p.add_argument("--date", type=cli.day, metavar="DATE", help="the session; default: the one it is about")
     p.add_argument("--mode", choices=("paper", "live"), help="which account; default: the account of this home")
     p.add_argument("--no-llm", action="store_true", help="ask no language model")
     cli.add_common(p)

@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 
 def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("--start", type=date.fromisoformat, default=date(1900, 1, 1), metavar="DATE", help="first session")
-    p.add_argument("--end", type=date.fromisoformat, default=date(2200, 1, 1), metavar="DATE", help="last session")
+    p.add_argument("--start", type=cli.day, default=date(1900, 1, 1), metavar="DATE", help="first session")
+    p.add_argument("--end", type=cli.day, default=date(2200, 1, 1), metavar="DATE", help="last session")
     cli.add_common(p)
     return p
 

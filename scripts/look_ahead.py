@@ -20,8 +20,8 @@ from core.errors import Exit, UsageError
 
 def parser() -> argparse.ArgumentParser:
     out = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    out.add_argument("--start", type=date.fromisoformat, default=date(1900, 1, 1), metavar="DATE")
-    out.add_argument("--end", type=date.fromisoformat, default=date(2200, 1, 1), metavar="DATE")
+    out.add_argument("--start", type=cli.day, default=date(1900, 1, 1), metavar="DATE")
+    out.add_argument("--end", type=cli.day, default=date(2200, 1, 1), metavar="DATE")
     out.add_argument("--cap", type=int, metavar="N", help="at most N symbols")
     out.add_argument("--universe", type=pathlib.Path, metavar="FILE")
     out.add_argument("--bars", type=pathlib.Path, metavar="PATH")

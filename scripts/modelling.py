@@ -7,9 +7,10 @@ from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from config.pin import model_sha256, read_pin
 from core import logs
 from core.clock import Clock
-from core.domain import Signal
+from core.domain import Mode, Signal
 from core.errors import ConfigError, KobeError, UsageError
 from core.journal import Journal
 from core.market_calendar import NEW_YORK
@@ -17,11 +18,13 @@ from core.paths import Home
 from core.ports import Opinion, Scorer
 from ml_advanced import model_store as store
 from ml_advanced.ensemble.ensemble_predictor import EnsemblePredictor
-from ml_advanced.scorer import ModelScorer
+from ml_advanced.scorer import TROUBLE, ModelScorer, failed
 
 if TYPE_CHECKING:
     from ml_advanced.regime import RegimeModel
     from scripts import wiring
+
+UNPINNED = "MODEL_UNPINNED"
 
 
 def today(clock: Clock) -> date:
@@ -44,6 +47,24 @@ class Overheard:
         return self._champion.opinions(signals)
 
 
+class Unpinned:
+    """A model moved while a live runner was running: it earns nothing until a person has pinned it."""
+
+    def opinions(self, signals: Sequence[Signal]) -> Mapping[str, Opinion]:
+        logs.event("model_refused", code=UNPINNED, signals=len(signals))
+        logs.count("models_refused", code=UNPINNED)
+        return {signal.decision_id: Opinion(None, UNPINNED) for signal in signals}
+
+
+def model_is_pinned(home: Home) -> bool:
+    """Whether the model that the pin names is the one there is; what cannot be read is not pinned."""
+    try:
+        pinned = read_pin(home)
+        return pinned is not None and pinned["items"]["model"] == model_sha256(home)
+    except KobeError:
+        return False
+
+
 def scorer_for(context: wiring.Context, data: wiring.MarketData, bars: Path | None = None) -> Scorer | None:
     """Who is asked about the signals of a scan; None with ml.enabled: false, or where nothing was ever trained.
 
@@ -53,6 +74,8 @@ def scorer_for(context: wiring.Context, data: wiring.MarketData, bars: Path | No
     if not chosen.enabled or not store.chain_path(context.home).exists():
         return None
     step_forward(context.home, context.clock)
+    if context.mode is Mode.LIVE and not model_is_pinned(context.home):
+        return Unpinned()
     session = today(context.clock)
     predictor = EnsemblePredictor(context.home, session=session, simulated=data.simulated)
     scorer = _scorer(context, data, bars, predictor)
@@ -70,8 +93,12 @@ def _scorer(
     from ml_advanced.features import fingerprint
     from scripts.ml_scan import scan_features
 
-    features = scan_features(context, data, bars, predictor.features)
     most = context.settings.ml.weight_most_pct
+    try:
+        features = scan_features(context, data, bars, predictor.features)
+    except TROUBLE as error:  # SPY's or the VIX's file, say: the scan goes on without an opinion
+        failed(predictor.model_id, error)
+        return ModelScorer(predictor, None, weight_most=most)
     return ModelScorer(predictor, features, meaning=fingerprint(), weight_most=most)
 
 
@@ -102,11 +129,17 @@ def record(home: Home, clock: Clock, kind: str, body: Mapping[str, Any], *, run_
 
 
 def step_forward(home: Home, clock: Clock) -> None:
-    """A shadow whose time is over becomes champion in the chain as well; it is asked from that day on in any case."""
+    """A shadow whose time is over becomes champion in the chain as well; it is asked from that day on in any case.
+
+    The view, and with it the pin, follows the chain again after a kill between the two.
+    """
     found = _standing_or_none(home)
-    if found is None or found.shadow is None or store.scoring_id(found, today(clock)) != found.shadow:
+    if found is None:
         return
     try:
+        store.follow(home, found)
+        if found.shadow is None or store.scoring_id(found, today(clock)) != found.shadow:
+            return
         body = {"model": found.shadow, "manifest_sha256": found.shadow_sha256, "replaces": found.champion}
         record(home, clock, store.PROMOTED, body | {"by": "its shadow period ended"})
     except (KobeError, OSError) as error:

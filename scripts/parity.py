@@ -15,7 +15,6 @@ import argparse
 import pathlib
 import sys
 from collections.abc import Sequence
-from datetime import date
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
@@ -25,8 +24,8 @@ from core.errors import Exit, UsageError
 
 def parser() -> argparse.ArgumentParser:
     out = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    out.add_argument("--start", type=date.fromisoformat, required=True, metavar="DATE")
-    out.add_argument("--end", type=date.fromisoformat, required=True, metavar="DATE")
+    out.add_argument("--start", type=cli.day, required=True, metavar="DATE")
+    out.add_argument("--end", type=cli.day, required=True, metavar="DATE")
     out.add_argument("--against", choices=("today", "then", "backtest"), default="today")
     out.add_argument("--universe", type=pathlib.Path, metavar="FILE")
     out.add_argument("--bars", type=pathlib.Path, metavar="PATH", help="with --against backtest")

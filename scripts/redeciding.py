@@ -18,7 +18,16 @@ from typing import TYPE_CHECKING, Any
 from core.domain import Breach, Mode, OrderIntent, Purpose, Quote, Signal, Symbol, Tif
 from data.universe import Universe
 from execution.desk import with_ledger
-from execution.entry import ENTERED, Declined, Priced, entry_intent, not_eligible, priced_entry
+from execution.entry import (
+    ENTERED,
+    WHOLE_REFUSED,
+    Declined,
+    Priced,
+    entry_intent,
+    not_eligible,
+    priced_entry,
+    whole_refused,
+)
 from execution.ladder import LadderHistory, Rung
 from execution.ledger import intent_from, new_york_day
 from execution.protection import exit_price, protection_for
@@ -234,7 +243,10 @@ class Again:
         found = priced_entry(pick.signal, pick.scale, quote, room, run, ticks, now.date(), sizer)
         if isinstance(found, Declined):
             return f"declined {found.code}"
-        return self._gated(rows, k, pick.signal, found, inputs, limits)
+        whole = None
+        if pick.full is not None:
+            whole = priced_entry(pick.signal, pick.full, quote, room, run, ticks, now.date(), sizer)
+        return self._gated(rows, k, pick.signal, (found, whole), inputs, limits)
 
     def _most_shares(self, row: Row) -> int | None:
         """What the rung allowed of one entry. Where that was not kept yet, the ladder's steps in the journal say it."""
@@ -247,8 +259,10 @@ class Again:
         return 1 if ladder.rung is Rung.ONE_SHARE else None
 
     def _gated(
-        self, rows: Sequence[Row], k: int, signal: Signal, priced: Priced, inputs: Inputs, limits: Limits
-    ) -> str:
+        self, rows: Sequence[Row], k: int, signal: Signal, sized: tuple[Priced, Priced | Declined | None],
+        inputs: Inputs, limits: Limits,
+    ) -> str:  # fmt: skip
+        priced, whole = sized
         gate = next((r for r in rows[k + 1 : k + 2] if r["kind"] == "gate" and _of(r) == _of(rows[k])), None)
         if gate is None:
             return f"{priced.quantity} at {priced.limit}; what the gate saw was not kept"
@@ -256,6 +270,8 @@ class Again:
         intent = entry_intent(signal, priced, ledger, at, _tif(inputs.settings))
         returns = trading.returns_of(inputs.panel, signal.session)
         book = book_from(gate["book"], vix=inputs.vix, returns=returns, sectors=inputs.sectors)
+        if whole_refused(intent, whole, with_ledger(book, ledger, intent, at), limits):
+            return f"declined {WHOLE_REFUSED}"
         decision = decide(intent, with_ledger(book, self._before_sent(gate, ledger), intent, at), limits)
         return f"refused {','.join(decision.codes)}" if isinstance(decision, Refused) else self._text(intent)
 

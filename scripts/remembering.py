@@ -2,7 +2,8 @@
 
 It follows the journal from where it stopped, after the orders of a scan have left, and never reads it from the start
 there; a file that is absent, damaged, of another journal or made with another bound is made again from the journal.
-Whatever goes wrong in here is told and stops no trade: a memory can only make us more careful.
+Whatever goes wrong in here is told and stops no exit. What cannot be remembered refuses entries: it might have been
+something against them.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from cognitive.episodes import Episode, Outcome
 from cognitive.episodic_memory import Entered, EpisodicMemory, bounded, episode_of, with_reviews, with_trades
 from cognitive.learnings import KINDS, Learning, LearningBook
 from cognitive.memory_file import FILE, Remembered, read_memory, write_memory
+from cognitive.review import MEMORY_UNREADABLE
 from core import logs
 from core.domain import Purpose, Side
 from core.errors import DataError, KobeError, StateCorrupt
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
     from scripts.wiring import Context
 
 MOMENT = timedelta(microseconds=1)
-EMPTY, UNREADABLE = "MEMORY_EMPTY", "MEMORY_UNREADABLE"
+EMPTY, UNREADABLE = "MEMORY_EMPTY", MEMORY_UNREADABLE
 _NOT_OURS = "adopted"  # a position that a person made ours: no decision of a strategy
 _MOVES = frozenset({"order_filled", "order_closed", "positions_synced", "trade_rebased"})
 _UNREADABLE_BODY = (ValueError, KeyError, TypeError, AttributeError, ArithmeticError)
@@ -59,7 +61,7 @@ class Remembering:
 
     # ------------------------------------------------------------ asked before a scan decides
     def mind(self, at: datetime) -> Mind:
-        """Never raises for what is wrong with the memory: it then says nothing, and why."""
+        """Never raises for what is wrong with the memory: MEMORY_UNREADABLE then, which the review refuses."""
         from cognitive.self_model import SelfModel
 
         settings = self._context.settings.cognitive.self_model
@@ -314,12 +316,16 @@ def _after(before: Remembered, told: Told, facts: Sequence[Entered]) -> Remember
 
 
 def _book(book: LearningBook, told: Told) -> LearningBook:
+    """Raises StateCorrupt LEARNING_NOT_READ for one that might shrink an order: left out, it would read as permission.
+    A retirement that cannot be read leaves the shrink as it is, and is told."""
     for kind, body in told.learned:
         try:
             book = book.after(kind, body)
         except _UNREADABLE_BODY as error:
             logs.error_event("learning_not_read", code="LEARNING_NOT_READ", kind=kind, detail=repr(error))
             logs.count("learnings_not_read")
+            if kind in ("learning_proposed", "learning_adopted"):
+                raise StateCorrupt(f"{kind} cannot be read: {error!r}", code="LEARNING_NOT_READ") from error
     return book
 
 

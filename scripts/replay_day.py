@@ -11,7 +11,6 @@ import argparse
 import pathlib
 import sys
 from collections.abc import Sequence
-from datetime import date
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
@@ -21,7 +20,7 @@ from core.errors import Exit
 
 def parser() -> argparse.ArgumentParser:
     out = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    out.add_argument("date", type=date.fromisoformat, metavar="DATE")
+    out.add_argument("date", type=cli.day, metavar="DATE")
     cli.add_common(out)
     return out
 

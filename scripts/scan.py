@@ -36,6 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from scripts import scanning, wiring
 
     context = wiring.open_context(args, as_of=args.as_of)
+    context.looks_only = True
     with wiring.closing(context):
         found = scanning.scan(context, args)
     if args.json:

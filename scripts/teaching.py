@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date, timedelta
 from pathlib import Path
@@ -72,7 +72,7 @@ def run(context: wiring.Context, args: argparse.Namespace, tick: Tick = lambda _
     note_trial(context, data, trained, recipe)
     verdict = gate.judge(
         data, trained.out_of_fold, list(zip(trained.controls, trained.control_labels, strict=True)),
-        champion=champion_of(context, standing, data), tries=standing.tries + 1,
+        champion=champion_of(context, standing, data, simulated=found.loaded.simulated), tries=standing.tries + 1,
     )  # fmt: skip
     model_id, manifest, arrays = made_of(context, found, data, trained, recipe, verdict)
     seconds = {"load": round(loaded_at - began, 3), "train": round(trained_at - loaded_at, 3)}
@@ -132,32 +132,47 @@ def note_trial(context: wiring.Context, data: Dataset, trained: Trained, recipe:
     TrialLedger.of(context.home, context.clock, run_id=context.run_id).add(trial)
 
 
-def champion_of(context: wiring.Context, found: store.Standing, data: Dataset) -> gate.Champion | None:
+def champion_of(
+    context: wiring.Context, found: store.Standing, data: Dataset, *, simulated: bool
+) -> gate.Champion | None:
     """What the champion says of the same rows: its own out-of-fold record, and its predictions after what it learned.
 
-    One that has expired, or cannot be believed, is no champion: then the base rate alone has to be beaten.
+    One that has expired, cannot be believed, or learned from simulated bars while these are real, is no champion: a
+    shadow gives way to the champion behind it, and without either the base rate alone has to be beaten. A champion of
+    real bars says nothing of simulated ones, so that none of those follows it.
     """
-    wanted = found.shadow or found.champion
-    if wanted is None:
-        return None
-    try:
-        model = store.load(context.home, wanted, known=found.trained)
-    except store.ModelRefused as error:
-        logs.event("model_refused", code=error.code, detail=str(error))
-        return None
     now = modelling.today(context.clock)
-    expires = date.fromisoformat(model.manifest["expires"])
-    if now > expires:
+    model = next((m for m in _believed(context, found) if _counts(m, now, simulated)), None)
+    if model is None:
         return None
+    expires = date.fromisoformat(model.manifest["expires"])
     said = np.full(len(data), np.nan)
+    soon = (expires - now).days <= context.settings.ml.renew_days
+    if simulated and not model.manifest["data"]["simulated"]:
+        return gate.Champion(model.model_id, said, soon)
     recorded = dict(zip(model.arrays["oof/decision"].tolist(), model.arrays["oof/probability"].tolist(), strict=True))
     for row, key in enumerate(keys_of(data).tolist()):
         said[row] = recorded.get(key, np.nan)
     fresh = data.starts > np.datetime64(model.manifest["learned_until"])
     if fresh.any() and set(model.ensemble.features) <= set(data.names):
         said[fresh] = model.ensemble.judge(data.columns(model.ensemble.features).x[fresh]).probabilities
-    soon = (expires - now).days <= context.settings.ml.renew_days
-    return gate.Champion(wanted, said, soon)
+    return gate.Champion(model.model_id, said, soon)
+
+
+def _believed(context: wiring.Context, found: store.Standing) -> Iterator[store.Stored]:
+    """The shadow, then the champion."""
+    for wanted in (found.shadow, found.champion):
+        if wanted is None:
+            continue
+        try:
+            yield store.load(context.home, wanted, known=found.trained)
+        except store.ModelRefused as error:
+            logs.event("model_refused", code=error.code, detail=str(error))
+
+
+def _counts(model: store.Stored, now: date, simulated: bool) -> bool:
+    lasts = now <= date.fromisoformat(model.manifest["expires"])
+    return lasts and (simulated or not model.manifest["data"]["simulated"])
 
 
 def keys_of(data: Dataset) -> Floats:
@@ -252,12 +267,21 @@ def render(taught: Taught) -> str:
         lines.append(
             f"  {name:<14}{measure['value']:>9.4f}   90 % within {measure['low']:.4f} .. {measure['high']:.4f}"
         )
-    lines += [f"  missed: {c['name']}, {c['observed']} ({c['asked']})" for c in gated["criteria"] if not c["met"]]
+    lines += [
+        f"  missed: {c['name']}, {_said(c['observed'])} ({c['asked']})" for c in gated["criteria"] if not c["met"]
+    ]
     if taught.known:
         lines.append("the same data and recipe made the same model before: nothing was changed")
+        if gated["passed"]:
+            lines.append("it passed the gate: models.py list tells whether it scores, models.py promote MODEL lets it")
     elif taught.shadow_until is not None:
         lines.append(f"it passed the gate; written down only until {taught.shadow_until}, then it scores")
+        lines.append("live does not start until you accept it: python scripts/config_pin.py pin")
     if data["simulated"]:
         lines.append("learned from simulated bars: it is never asked about real ones")
     lines.append(f"card: {taught.folder / store.PAGE}")
     return "\n".join(lines)
+
+
+def _said(observed: float | None) -> str:
+    return "not known" if observed is None else f"{observed:.4g}"

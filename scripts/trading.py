@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import date
@@ -118,15 +119,27 @@ class ScanPlanner:
     def _scanned(
         self, run: DueRun, data: wiring.MarketData, held: Mapping[Symbol, Decimal], taken: list[str]
     ) -> ScanResult:
-        """What was said of the signals is in the journal before anything is made of them."""
+        """What was said of the signals is in the journal before anything is made of them.
+
+        Raises DataError MIND_FAILED for a mistake of ours in there: no entries, and the exits of this scan go on.
+        """
         if self._mind is None:
             return scanning.run(self._context, data, self._universe, held=held, taken=taken)
-        thought = self._mind.think(data, run.session)
-        result = scanning.run(
-            self._context, data, self._universe, held=held, taken=taken, scorer=thought.scorer,
-            reviewer=thought.reviewer,
-        )  # fmt: skip
-        self._mind.tell(run.id, thought, result)
+        try:
+            thought = self._mind.think(data, run.session)
+            result = scanning.run(
+                self._context, data, self._universe, held=held, taken=taken, scorer=thought.scorer,
+                reviewer=thought.reviewer,
+            )  # fmt: skip
+            self._mind.tell(run.id, thought, result)
+        except (KobeError, OSError):
+            raise
+        except Exception as error:  # what cannot be thought through lets nothing be entered
+            trace = "".join(traceback.format_exception(error))
+            logs.error_event("mind_failed", code="MIND_FAILED", detail=repr(error), traceback=trace)
+            raise DataError(
+                f"the signals could not be reviewed: {error!r}", code="MIND_FAILED", advice="see logs/errors.jsonl"
+            ) from error
         return result
 
     def _record(self, result: ScanResult) -> None:

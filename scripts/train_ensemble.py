@@ -29,8 +29,8 @@ _YEARS = 5  # of sessions before --end, without --start
 def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--bars", type=pathlib.Path, metavar="PATH", help="a file or folder of daily bars")
-    p.add_argument("--start", type=date.fromisoformat, metavar="DATE", help=f"default: {_YEARS} years before --end")
-    p.add_argument("--end", type=date.fromisoformat, default=date(2200, 1, 1), metavar="DATE")
+    p.add_argument("--start", type=cli.day, metavar="DATE", help=f"default: {_YEARS} years before --end")
+    p.add_argument("--end", type=cli.day, default=date(2200, 1, 1), metavar="DATE")
     p.add_argument("--cap", type=int, metavar="N", help="at most N symbols")
     p.add_argument("--universe", type=pathlib.Path, metavar="FILE")
     p.add_argument("--quick", action="store_true", help="fewer folds, smaller members, one control")

@@ -11,7 +11,6 @@ import argparse
 import pathlib
 import sys
 from collections.abc import Sequence
-from datetime import date
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
@@ -23,7 +22,7 @@ from core.errors import Exit, UsageError
 def parser() -> argparse.ArgumentParser:
     out = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     out.add_argument("symbol")
-    out.add_argument("date", nargs="?", type=date.fromisoformat, metavar="DATE")
+    out.add_argument("date", nargs="?", type=cli.day, metavar="DATE")
     cli.add_common(out)
     return out
 

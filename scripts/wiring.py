@@ -71,6 +71,7 @@ class Context:
     market_spec: str = "simulated"  # or the path of real bars the embedded venue plays
     fills: str | None = None
     venue: EmbeddedVenue | None = None
+    looks_only: bool = False  # asks for market data and for no account: that of a replay is then left standing
     market: Market | None = None
     notes: list[str] = field(default_factory=list)
     stores: dict[str, BarStore] = field(default_factory=dict)
@@ -466,6 +467,14 @@ def build_market(context: Context, universe: Universe | None = None) -> Market:
     return open_bars_market(path)
 
 
+def _account_file(context: Context) -> Path:
+    """Each request plays the account up to its instant, so who only looks leaves the one of a replay alone."""
+    if context.looks_only and replay_file(context).is_file():
+        (context.home.cache / "market").mkdir(parents=True, exist_ok=True)
+        return context.home.cache / "market" / "looks.sqlite"
+    return context.home.state / "venue.sqlite"
+
+
 def ensure_venue(context: Context) -> EmbeddedVenue:
     """Start the embedded venue in this process, once, on the account file of this home."""
     if context.venue is None:
@@ -477,7 +486,7 @@ def ensure_venue(context: Context) -> EmbeddedVenue:
         context.venue = EmbeddedVenue(
             context.market,
             context.clock,
-            context.home.state / "venue.sqlite",
+            _account_file(context),
             calendar=context.calendar,
             fills=context.fills or venue.fills,
             starting_cash=venue.starting_cash_usd,

@@ -50,6 +50,7 @@ CLOCK_DOOR = "core/clock.py"
 CATCH_ALL_DOORS = (
     "scripts/checks.py", "core/cli.py", "execution/runner.py", "portfolio/strategies/boundary.py",
     "scripts/canaries.py",  # a look at the data that breaks lets nothing be entered, and the exits go on
+    "scripts/trading.py",  # a mind that breaks lets nothing be entered, and the exits of that scan go on
     "scripts/breaking.py",  # a breaker that breaks lets nothing be entered, and the exits go on
     "scripts/remembering.py",  # a memory that breaks says nothing; orders and exits go on without it
     "scripts/recording.py",  # telemetry: whatever it raises, the orders have left and the scan counts

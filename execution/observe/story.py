@@ -96,10 +96,11 @@ class Story:
                 handler(self, record.body, record)
             except (KeyError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
                 raise StateCorrupt(f"journal record {record.seq} ({record.kind}) cannot be read: {error!r}") from error
-        self._forget(record.at)
+        if record.kind in _RUNNERS:
+            self._forget(record.at)
 
     def _forget(self, now: datetime) -> None:
-        """Once a day of the journal."""
+        """Once a day of the runner: a person's record comes later than all runs when it is the account of a replay."""
         if now.date() <= self._forgot_on:
             return
         self._forgot_on, before = now.date(), now - KEPT
@@ -249,6 +250,7 @@ class Story:
         return tuple(s for s in self.sent.values() if new_york_day(s.at) == day)
 
 
+_RUNNERS = frozenset({"scan_run", "run_missed", "runs_missed", "run_failed"})  # told at the time of the runs themselves
 _HANDLERS: Mapping[str, Any] = {
     "scan_run": Story.run_done,
     "run_missed": Story.run_missed,

@@ -87,7 +87,10 @@ class EnsemblePredictor:
             return self._refuse("MODEL_EXPIRED", f"{wanted} was good until {self.expires}")
         if self.session <= self.learned_until:
             return self._refuse("MODEL_AHEAD", f"{wanted} learned from sessions up to {self.learned_until}")
-        if simulated is False and manifest["data"].get("simulated") is not False:
+        learned_from = manifest.get("data")
+        if not isinstance(learned_from, dict):
+            return self._refuse("MODEL_MANIFEST_DAMAGED", f"{wanted} does not say what it learned from")
+        if simulated is False and learned_from.get("simulated") is not False:
             return self._refuse("MODEL_SIMULATED", f"{wanted} learned from simulated bars")
         self.code, self.detail = OK, f"{wanted}: {', '.join(self.loaded)}; good until {self.expires}"
         return None

@@ -22,7 +22,7 @@ from cognitive.circuit_breakers import (
 from config.settings_schema import Settings
 from core.clock import SteppedClock
 from core.errors import StateCorrupt
-from core.journal import Journal
+from core.journal import Journal, Record
 from tests.fakes.scans import calendar_2024
 
 NOW = datetime(2024, 3, 5, 15, 0, tzinfo=UTC)
@@ -160,6 +160,28 @@ def test_a_record_that_cannot_be_read_refuses_and_half_a_fold_is_never_believed(
     for _ in range(2):
         with pytest.raises(StateCorrupt):
             desk.breakers.board()
+
+
+def test_whatever_a_listener_raises_no_lock_is_lost(desk: Desk) -> None:
+    class Stumbles:
+        """Raises at the first record that it hears, once."""
+
+        stumbled = False
+
+        def begin(self) -> None: ...
+
+        def add(self, record: Record) -> None:
+            if not self.stumbled:
+                self.stumbled = True
+                raise ZeroDivisionError("a bug")
+
+    journal = Journal(desk.state / "hash_chain.jsonl", desk.clock)
+    journal.append("started", {})
+    desk.breakers.trip([STREAK], TODAY)
+    late = Breakers(journal, desk.state, calendar_2024(), Settings().cognitive.circuit_breakers, Stumbles())
+    with pytest.raises(ZeroDivisionError):
+        late.look()
+    assert [lock.name for lock in late.look().standing(TODAY)] == ["loss_streak"]
 
 
 def test_repeats_in_the_journal_change_nothing() -> None:

@@ -17,7 +17,6 @@ from cognitive.learnings import (
     LearningBook,
     Status,
     from_json,
-    shrink_of,
     to_json,
 )
 from tests.fakes.minds import START
@@ -72,16 +71,6 @@ def test_what_is_not_known_counts_as_met() -> None:
     assert learning.applies({"close": 10.2, "sma": 10.0}, "ibs_rsi", "calm")
     assert not learning.applies({"close": 12.0, "sma": 10.0}, "ibs_rsi", "calm")
     assert learning.applies({}, "ibs_rsi", "calm") and not learning.applies({}, "turtle_soup", "calm")
-
-
-def test_the_strongest_learning_counts_and_they_are_not_multiplied() -> None:
-    one, two = adopted(1, LOW_TREND, "0.8"), adopted(2, STRESSED, "0.6")
-    numbers = {"close": 10.2, "sma": 10.0}
-    assert shrink_of([one, two], numbers, "ibs_rsi", "stressed") == (Decimal("0.6"), ("L002", "L001"))
-    assert shrink_of([one, two], numbers, "ibs_rsi", "calm") == (Decimal("0.8"), ("L001",))
-    assert shrink_of([one, two], numbers, "turtle_soup", "calm") == (Decimal(1), ())
-    candidate = replace(one, status=Status.CANDIDATE, shrink=Decimal(1))
-    assert shrink_of([candidate], numbers, "ibs_rsi", "calm") == (Decimal(1), ())
 
 
 @pytest.mark.parametrize(

@@ -89,15 +89,21 @@ def test_L05_a_prediction_that_is_no_probability_is_vetoed(bad: float) -> None:
     assert found.review.confidence == 0.6, "it counts for nothing"
 
 
+def test_a_memory_that_cannot_be_read_is_no_permission_and_an_empty_one_is() -> None:
+    found = review(Evidence(regime=CALM, memory_code="MEMORY_UNREADABLE"), RULES)
+    assert found.review.scale == 0 and found.review.codes == ("MEMORY_UNREADABLE",)
+    assert review(FRESH, RULES).review.scale == 1
+
+
 def test_reasons_come_in_the_order_of_what_they_leave_and_the_smallest_part_wins() -> None:
     lessons = (Lesson(id="A", shrink=Decimal("0.7")), Lesson(id="B", shrink=Decimal("0.8")))
     evidence = told(
-        lessons=lessons, belief=outcomes(mean=-0.2), memory_code="MEMORY_UNREADABLE",
+        lessons=lessons, belief=outcomes(mean=-0.2), memory_code="MEMORY_EMPTY",
         counsel=Counsel(verdict="shrink", scale=Decimal("0.6")),
     )  # fmt: skip
     found = review(evidence, RULES)
     assert found.review.codes == (
-        "SELF_MODEL_DOUBTS", "LLM_SHRINK", "LEARNING_A", "LEARNING_B", "MEMORY_UNREADABLE"
+        "SELF_MODEL_DOUBTS", "LLM_SHRINK", "LEARNING_A", "LEARNING_B", "MEMORY_EMPTY"
     )  # fmt: skip
     assert found.review.scale == HALF == found.without_llm.scale, "parts are not multiplied"
     assert "LLM_SHRINK" not in found.without_llm.codes

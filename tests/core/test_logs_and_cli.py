@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import io
 import json
 import logging
@@ -162,6 +163,16 @@ def test_json_is_one_canonical_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == '{"a":["2024-03-05",null,"\\u00e9"],"b":"1.10"}\n'
     with pytest.raises(ValueError, match="JSON"):
         cli.print_json({"x": float("nan")})
+
+
+def test_a_date_that_is_none_is_told_in_words(capsys: pytest.CaptureFixture[str]) -> None:
+    asked = argparse.ArgumentParser()
+    asked.add_argument("--date", type=cli.day)
+    assert asked.parse_args(["--date", "2026-10-23"]).date == date(2026, 10, 23)
+    with pytest.raises(SystemExit) as ended:
+        asked.parse_args(["--date", "2026-02-30"])
+    assert ended.value.code == 2
+    assert "'2026-02-30' is not a date, for instance 2026-10-23" in capsys.readouterr().err
 
 
 def test_a_table_is_aligned_numbers_to_the_right() -> None:

@@ -225,15 +225,4 @@ TITLES: Final[Mapping[str, str]] = {
     "L30": "a key inside a prompt",
 }
 
-NOT_HERE: Final[Mapping[str, str]] = {
-    "O13": "issue 7: there is no promotion before there are models",
-    "L01": "issue 7: its test comes with the models",
-    "L02": "issue 7: its test comes with the models",
-    "L03": "issue 7: its test comes with the models",
-    "L04": "issue 7: its test comes with the models",
-    "L07": "issue 7: its test comes with the models",
-    "L08": "issue 7: its test comes with the models",
-    "L09": "issue 7: its test comes with the models",
-    "L10": "issue 7: its test comes with the models",
-    "L11": "issue 7: its test comes with the models",
-}
+NOT_HERE: Final[Mapping[str, str]] = {}

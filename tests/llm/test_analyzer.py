@@ -94,7 +94,9 @@ MALFORMED = [
     ("scale as text", sheet(row(scale="0.5"))), ("scale as a switch", sheet(row(scale=True))),
     ("NaN", sheet(row()).replace("0.5", "NaN")), ("infinite", sheet(row()).replace("0.5", "Infinity")),
     ("a key twice", '{"advice": [], "advice": []}'), ("deep", "[" * 100_000), ("a long number", sheet(row()).replace(
-        "0.5", "0." + "5" * 5000)), ("contradiction", sheet(row(verdict="approve", scale=0.5))),
+        "0.5", "0." + "5" * 5000)), ("no exponent", sheet(row()).replace("0.5", "1e-1999999999999999998")),
+    ("confidence beyond all", sheet(row()).replace("0.6", "0e99999999999999999999")),
+    ("contradiction", sheet(row(verdict="approve", scale=0.5))),
     ("veto of something", sheet(row(verdict="veto", scale=0.1))), ("shrink by nothing", sheet(row(scale=1))),
     ("confidence above 1", sheet(row(confidence=1.2))), ("twice", sheet(row(), row())),
     ("reasons as text", sheet(row(reasons="r"))), ("too many reasons", sheet(row(reasons=["r"] * 6))),
@@ -150,6 +152,13 @@ def test_many_candidates_go_in_batches_that_share_their_prefix() -> None:
     found = asked(door, *some)
     assert found.code == "OK" and len(found.advice) == len(some) and found.cost_usd == Decimal("0.03")
     assert len({p.system for p in door.asked}) == 1 and {p.repeats for p in door.asked} == {3}
+
+
+def test_what_earlier_batches_took_is_told_so_that_one_deadline_is_for_all() -> None:
+    some = many(2 * BATCH + 1)
+    door = Says(*map(vetoes, (some[:BATCH], some[BATCH : 2 * BATCH], some[2 * BATCH :])))
+    asked(door, *some)
+    assert [prompt.waited_s for prompt in door.asked] == [0, 0.005, 0.01]
 
 
 @pytest.mark.parametrize("end", ["LLM_TIMEOUT", "garbage"])

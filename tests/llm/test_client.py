@@ -80,6 +80,13 @@ def test_silence_and_drips_end_at_the_deadline(open_desk: Open, fault: str) -> N
     assert desk.budget.used_today > 1000 >= desk.billed[0]
 
 
+def test_what_was_waited_for_earlier_parts_is_taken_off_the_deadline(open_desk: Open) -> None:
+    desk = open_desk("timeout_before", settings=llm_settings(deadline_s=300.0))
+    assert desk.skipped(waited_s=300.0).code == "LLM_TIMEOUT"
+    assert desk.plan.played == [] and desk.lines() == [], "nothing is reserved for what cannot be sent"
+    assert desk.skipped(waited_s=299.6).code == "LLM_TIMEOUT"
+
+
 def test_nobody_listening_costs_nothing(open_desk: Open) -> None:
     desk = open_desk()
     found = desk.door(base_url="http://127.0.0.1:9").ask(prompt())

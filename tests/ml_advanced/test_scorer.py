@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 
 from config.settings_schema import Settings
+from core import logs
 from core.domain import Signal, Symbol
+from core.errors import DataError
 from core.paths import Home
 from core.ports import Opinion, Scorer
 from ml_advanced.ensemble.ensemble_predictor import EnsemblePredictor
@@ -62,6 +64,25 @@ def test_L03_without_a_model_every_signal_says_why_and_no_feature_is_worked_out(
     predictor = EnsemblePredictor(Home(tmp_path), session=date(2024, 3, 11))
     found = ModelScorer(predictor, None).opinions(signals("HIGH", "LOW"))
     assert {(o.probability, o.code) for o in found.values()} == {(None, "MODEL_ABSENT")}
+
+
+class Broken(Given):
+    def __init__(self, error: Exception) -> None:
+        self._error = error
+
+    def __call__(self, signals: Sequence[Signal]) -> Floats:
+        raise self._error
+
+
+@pytest.mark.parametrize("error", [DataError("SPY's file"), OSError("disk"), IndexError("row 7"), ZeroDivisionError()])
+def test_features_that_fail_are_no_opinion_and_no_end_of_a_scan(tmp_path: Path, error: Exception) -> None:
+    saved(Home(tmp_path))
+    predictor = EnsemblePredictor(Home(tmp_path), session=date(2024, 3, 11))
+    for features in (Broken(error), None):
+        found = ModelScorer(predictor, features, meaning="as then").opinions(signals("HIGH", "LOW"))
+        assert {(o.probability, o.code) for o in found.values()} == {(None, "MODEL_FEATURES_FAILED")}
+    told = {key: n for key, n in logs.counters().items() if "MODEL_FEATURES_FAILED" in str(key)}
+    assert told, "and counted"
 
 
 def test_the_settings_bound_what_a_model_has_earned(tmp_path: Path) -> None:

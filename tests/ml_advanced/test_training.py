@@ -12,9 +12,10 @@ from core.errors import DataError
 from ml_advanced.dataset import Dataset
 from ml_advanced.ensemble.blend import fit_weights, kept, to_plain
 from ml_advanced.ensemble.members import Floats
-from ml_advanced.training import Recipe, Trained, estimator, out_of_fold, quick, rotated, train
+from ml_advanced.gate import auc
+from ml_advanced.training import Recipe, Trained, estimator, out_of_fold, quick, rotated, said_on_paths, train
 from ml_advanced.validation import overlapping
-from tests.fakes.models import market_data
+from tests.fakes.models import market_data, with_labels_of_others
 
 RECIPE = Recipe(folds=3, trees=5, boosts=5, controls=1)
 
@@ -123,6 +124,17 @@ def test_parts_of_the_average_go_to_those_who_know(data: Dataset) -> None:
     assert kept(weights)[1] == 0.0 or kept(weights)[1] >= 0.02
     assert kept(np.array([0.01, 0.99])).tolist() == [0.0, 1.0]
     assert fit_weights([guesses, guesses], y).tolist() == pytest.approx([0.5, 0.5])
+
+
+def test_each_combinatorial_path_says_something_of_every_row_from_others_only(data: Dataset, trained: Trained) -> None:
+    assert len(trained.paths) == 5
+    areas = [auc(said, data.y)[0] for said in trained.paths]
+    assert all(np.isfinite(said).all() for said in trained.paths) and len(set(areas)) > 1
+    assert min(areas) > 0.55, "the edge that was planted"
+    noise = with_labels_of_others(data, 3)
+    assert max(auc(said, noise.y)[0] for said in said_on_paths(noise, RECIPE)) < 0.55, "nothing is learned from itself"
+    one = np.flatnonzero(data.y > 0.5)[:1]
+    assert said_on_paths(replace(data, y=np.isin(np.arange(len(data)), one).astype(float)), RECIPE) == ()
 
 
 def test_quick_is_smaller_and_another_recipe() -> None:

@@ -103,3 +103,15 @@ def test_four_processes_lose_no_update(manager: StateManager) -> None:
         manager.get_weekly_budget()  # a reader never sees half a document
     assert [process.wait(timeout=60) for process in running] == [0, 0, 0, 0]
     assert manager.get_weekly_budget() == {"week": "2024-W10", "spent_usd": "60"}
+
+
+def test_a_damaged_universe_document_names_a_cure_that_works(manager: StateManager) -> None:
+    """It is no view of the journal, so no sync makes it again."""
+    path = manager.path("universe_last")
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(b"{")
+    with pytest.raises(StateCorrupt, match="universe_last") as told:
+        manager.read("universe_last")
+    assert "delete state/universe_last.json" in told.value.advice and "force-sync" not in told.value.advice
+    path.unlink()
+    assert manager.read("universe_last")["symbols"] == []

@@ -153,6 +153,18 @@ def test_a_mistake_in_a_rule_refuses_entries_and_ends_no_scan(tmp_path: Path, mo
     assert not made.ledger().trades[decision("DUE")].is_open and entered(made) == []
 
 
+def test_a_mistake_in_asking_for_locks_refuses_entries_and_ends_no_scan(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = scene(tmp_path, "PICKA")
+    hold(made, "DUE")
+    watch = watch_of(made)
+    monkeypatch.setattr("scripts.breaking.current_session", lambda *_: 1 / 0)
+    made.planner.exits_ = [(decision("DUE"), ExitReason.TIME)]
+    assert made.session.run(due("10:00")).code == "BREAKERS_UNREADABLE" and watch.blind == ""
+    assert not made.ledger().trades[decision("DUE")].is_open and entered(made) == []
+
+
 def test_off_means_that_nothing_trips_and_no_lock_is_kept(tmp_path: Path) -> None:
     made, _ = streak(tmp_path)
     off = watch_of(made, enabled=False)

@@ -236,3 +236,11 @@ def test_a_tripped_breaker_fails_and_one_of_a_symbol_warns() -> None:
     found = values.breakers((a_lock("symbol", "KO", date(2024, 3, 8)), a_lock("symbol", "PEP")), enabled=True)
     assert verdict(found) == "BREAKER_SCOPED" and "to the end of 2024-03-08; and 1 more" in found.found
     assert verdict(values.breakers((a_lock(),), enabled=False)) == "BREAKERS_OFF"
+
+
+def test_each_damaged_document_is_told_with_its_own_cure() -> None:
+    universe = values.documents({"universe_last": "x"}).problem
+    both = values.documents({"universe_last": "x", "positions": "y"}).problem
+    assert universe is not None and both is not None
+    assert "delete state/universe_last.json" in universe.advice and "--force-sync" not in universe.advice
+    assert "delete state/universe_last.json" in both.advice and "--force-sync rebuilds" in both.advice

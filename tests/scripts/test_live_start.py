@@ -77,7 +77,13 @@ def test_the_whole_way_from_nothing_to_the_first_share(here: LiveHome, capsys: p
     assert preflight() == Exit.OK
     assert said(capsys)["may_open"] is True
     arms = here.bodies("preflight_passed")[-1]
-    assert arms["by"] == "preflight_live" and set(arms["items"]) == {"code", "config", "frozen_params", "universe"}
+    assert arms["by"] == "preflight_live" and set(arms["items"]) == {
+        "code",
+        "config",
+        "frozen_params",
+        "model",
+        "universe",
+    }
     assert once() == Exit.OK
     intents = said(capsys)["intents"]
     assert [(i["verdict"], i["codes"]) for i in intents] == [("approved", ["SHADOW_LIVE"])]

@@ -12,10 +12,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from config.pin import pin_path, write_pin
 from core import cli
 from core.clock import OffsetClock, SteppedClock
+from core.domain import Mode
+from core.errors import DataError
 from core.journal import Journal, verify
 from core.paths import Home
+from core.ports import Opinion
 from core.secrets import mask_secrets
 from ml_advanced import model_store as store
 from ml_advanced.dataset import Dataset, dataset_of
@@ -28,7 +32,7 @@ from ml_advanced.market import MarketView
 from ml_advanced.training import Recipe, fit_member
 from portfolio.backtest.trials import TrialLedger
 from portfolio.strategies import signals_at
-from scripts import ml_data, modelling, models, teaching, train_ensemble, wiring
+from scripts import ml_data, ml_scan, modelling, models, teaching, train_ensemble, wiring
 from tests.fakes.models import market_data, note, saved
 from tests.ml_advanced.wired import asked, written
 
@@ -53,7 +57,7 @@ class Desk:
         self.data = as_features(market_data(2, edge=1.0))
         empty = np.empty(0)
         market = MarketView(np.empty(0, dtype=np.int32), empty, empty, empty, empty)
-        loaded = SimpleNamespace(source="given", simulated=False, sha256="0" * 64)
+        self.loaded = loaded = SimpleNamespace(source="given", simulated=False, sha256="0" * 64)
 
         def made(context: wiring.Context, args: argparse.Namespace, tick: Any = None) -> Any:
             return SimpleNamespace(dataset=self.data, loaded=loaded, market=market, counts={"signals": 3000})
@@ -164,7 +168,80 @@ def test_a_champion_is_not_followed_by_one_that_is_no_better(desk: Desk, capsys:
     assert desk.predictor().model_id == first["model"]
 
 
+def test_a_champion_of_simulated_bars_is_none_for_real_ones_and_is_followed(
+    desk: Desk, capsys: pytest.CaptureFixture[str]
+) -> None:
+    desk.loaded.simulated = True
+    first = desk.train(capsys)
+    desk.models(capsys, "promote")
+    desk.loaded.simulated = False
+    desk.data = desk.data.rows(np.arange(len(desk.data)) >= 40)
+    second = desk.train(capsys)
+    assert second["gate"]["passed"] and second["model"] != first["model"]
+    desk.models(capsys, "promote")
+    desk.loaded.simulated = True
+    desk.data = desk.data.rows(np.arange(len(desk.data)) >= 40)
+    third = desk.train(capsys)["gate"]
+    (against,) = [c for c in third["criteria"] if c["name"] == "champion"]
+    assert (third["code"], against["observed"]) == ("MODEL_NO_BETTER_THAN_CHAMPION", None), "other rows than its own"
+    assert desk.predictor().model_id == second["model"]
+
+
+def test_a_shadow_that_cannot_be_believed_does_not_hide_the_champion_behind_it(
+    desk: Desk, capsys: pytest.CaptureFixture[str]
+) -> None:
+    desk.train(capsys)
+    desk.models(capsys, "promote")
+    shadow = saved(desk.home, "m-20211112-shadow", kind=store.SHADOWED, at=AT)
+    (desk.home.models / shadow / store.ARRAYS).write_bytes(b"")
+    desk.data = desk.data.rows(np.arange(len(desk.data)) >= 40)
+    assert desk.train(capsys)["gate"]["code"] == "MODEL_NO_BETTER_THAN_CHAMPION"
+
+
+def test_killed_after_its_record_a_model_that_passed_can_still_be_let_in(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    real = modelling.record
+
+    def killed(home: Home, clock: Any, kind: str, *args: Any, **more: Any) -> None:
+        if kind == store.SHADOWED:
+            raise KeyboardInterrupt
+        real(home, clock, kind, *args, **more)
+
+    monkeypatch.setattr(modelling, "record", killed)
+    with pytest.raises(KeyboardInterrupt):
+        desk.train(capsys)
+    monkeypatch.setattr(modelling, "record", real)
+    capsys.readouterr()
+    assert train_ensemble.main(["--quick", "--workers", "1"]) == 0
+    told = capsys.readouterr().out
+    assert "nothing was changed" in told and "models.py promote" in told
+    model = told.split("\n")[1].split(":")[0]
+    assert desk.models(capsys, "promote", model)["champion"] == model
+
+
+def test_a_challenger_that_passes_tells_what_live_will_want(desk: Desk, capsys: pytest.CaptureFixture[str]) -> None:
+    assert train_ensemble.main(["--quick", "--workers", "1"]) == 0
+    assert "live does not start until you accept it: python scripts/config_pin.py pin" in capsys.readouterr().out
+
+
 # ---------------------------------------------------------------- moves
+def test_killed_between_record_and_view_the_pin_follows_at_the_next_scan(own_home: Path) -> None:
+    from config.pin import check_pin, write_pin
+
+    home, clock = Home(own_home), SteppedClock(datetime(2024, 3, 11, 15, tzinfo=UTC))
+    saved(home)
+    write_pin(home)
+    digest = store.standing(home).champion_sha256
+    note(home, store.ROLLED_BACK, {"model": None, "manifest_sha256": digest, "reason": "killed here"})
+    assert check_pin(home).ok, "the view still tells the one before"
+    modelling.step_forward(home, clock)
+    assert check_pin(home).differing == ("model",)
+    before = (home.models / store.VIEW_FILE).stat().st_mtime_ns
+    modelling.step_forward(home, clock)
+    assert (home.models / store.VIEW_FILE).stat().st_mtime_ns == before, "in step: not written again"
+
+
 def test_rollback_takes_the_champion_before_at_once_and_is_on_record(
     desk: Desk, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -281,6 +358,21 @@ def test_the_pin_names_a_model_that_came_since(own_home: Path) -> None:
 
 
 # ---------------------------------------------------------------- a scan
+def test_features_that_cannot_be_had_are_no_end_of_a_scan(own_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def damaged(*args: Any) -> Any:
+        raise DataError("SPY.csv is damaged")
+
+    monkeypatch.setattr(ml_scan, "scan_features", damaged)
+    with wiring.closing(wiring.open_context(argparse.Namespace(json=True))) as context:
+        context.clock = SteppedClock(datetime(2024, 3, 11, 15, tzinfo=UTC))
+        saved(context.home)
+        nothing: Any = SimpleNamespace(simulated=False)
+        scorer = modelling.scorer_for(context, nothing)
+        assert scorer is not None
+        asked_for: Any = [SimpleNamespace(decision_id="d")]
+        assert scorer.opinions(asked_for)["d"].code == "MODEL_FEATURES_FAILED"
+
+
 def test_a_scan_hears_the_champion_and_overhears_its_shadow(tmp_path: Path, own_home: Path) -> None:
     """Each signal of a real session, through the very features of the scan: what was learned is what is said."""
     bars = written(tmp_path / "market")
@@ -313,6 +405,26 @@ def test_a_scan_hears_the_champion_and_overhears_its_shadow(tmp_path: Path, own_
         assert {o.model for o in scorer.shadowed.values()} == {"m-20240308-shadow"}
         log = (context.home.logs / "events.jsonl").read_text(encoding="utf-8")
         assert '"event":"model_shadow_said"' in log and signals[0].decision_id in log
+
+
+def test_a_live_scan_asks_no_model_but_the_pinned_one(own_home: Path) -> None:
+    """A model that moved while a live runner was running earns nothing until a person has pinned it."""
+    nothing: Any = SimpleNamespace(simulated=True)
+    signals: Any = [SimpleNamespace(decision_id="d")]
+    with wiring.closing(wiring.open_context(argparse.Namespace(json=True))) as context:
+        saved(context.home)
+        assert not isinstance(modelling.scorer_for(context, nothing), modelling.Unpinned), "paper has no pin"
+        context.mode = Mode.LIVE
+        for pin in (None, b"{damaged"):
+            if pin is not None:
+                pin_path(context.home).write_bytes(pin)
+            scorer = modelling.scorer_for(context, nothing)
+            assert scorer is not None and scorer.opinions(signals)["d"] == Opinion(None, "MODEL_UNPINNED")
+        pin_path(context.home).unlink()
+        write_pin(context.home)
+        assert not isinstance(modelling.scorer_for(context, nothing), modelling.Unpinned)
+        saved(context.home, "m-20240308-other")
+        assert isinstance(modelling.scorer_for(context, nothing), modelling.Unpinned)
 
 
 def test_a_home_that_never_trained_asks_nobody_and_one_that_is_told_not_to_neither(own_home: Path) -> None:

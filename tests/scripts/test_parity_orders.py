@@ -235,6 +235,25 @@ def test_on_the_rung_of_one_share_one_share_is_what_is_made_again(
     assert made and {body["qty"] for body in made} == {"1"}
 
 
+@pytest.mark.parametrize(("short", "again"), [(True, "declined LLM_WHOLE_REFUSED"), (False, f"{ENTRY}: buy 1 ")])
+def test_what_the_gate_refuses_whole_is_not_made_again_in_part(
+    world: World, capsys: pytest.CaptureFixture[str], short: bool, again: str
+) -> None:
+    """The day as if a language model had left half of IBS1, with cash for the half only, or for the whole."""
+    decision, rows = ENTRY.removeprefix("kobe-").removesuffix("-buy-entry-1"), world.rows()
+    body = next(json.loads(r["body"]) for r in sent_rows(world) if r["client_order_id"] == ENTRY)
+    assert int(body["qty"]) > 1
+    for row in rows:
+        if row["kind"] == "scan":
+            row["reviews"] = {**row["reviews"], decision: ["1", ["LLM_SHRINK"], None, "0.5"]}
+        if row["kind"] == "gate" and row["client_order_id"] == ENTRY and short:
+            row["book"]["cash"] = str(int(body["qty"]) * Decimal(body["limit_price"]) - Decimal("0.01"))
+    world.write_rows(rows)
+    facts = world.parity(capsys)[1]
+    (found,) = [d for d in facts["differing"] if d["decision"].endswith(f"order {decision}")]
+    assert f"again {again}" in found["detail"]
+
+
 def on_one_share(world: World) -> None:
     """The same journal, its first record a step of the ladder; chained anew."""
     path = world.home / "state" / "hash_chain.jsonl"

@@ -121,6 +121,28 @@ def test_bars_that_came_and_are_not_believed_still_tell_what_leaves(
     assert plan.exits == [("d", ExitReason.IBS)]
 
 
+@pytest.mark.parametrize("at", ["think", "tell"])
+def test_a_mistake_in_what_reviews_the_signals_enters_nothing_and_lets_leave_what_is_due(
+    monkeypatch: pytest.MonkeyPatch, at: str
+) -> None:
+    def bug(*_: Any) -> None:
+        raise ZeroDivisionError("a bug")
+
+    bars = SimpleNamespace(**vars(data(SESSIONS[:232], SESSIONS[231], STRONG)), simulated=False)
+    made = planner(bars, monkeypatch)
+    made._context.clock = SimpleNamespace(now=lambda: CALENDAR.opens_at(SESSIONS[232]))
+    thought = SimpleNamespace(scorer=None, reviewer=None)
+    made._mind = SimpleNamespace(**{"think": lambda *_: thought, "tell": bug, at: bug})  # type: ignore[assignment]
+    monkeypatch.setattr(trading.scanning, "run", lambda *_, **__: None)
+    monkeypatch.setattr(made, "_fetch", lambda session: bars)
+    monkeypatch.setattr(made, "_held_usd", lambda *_: {})
+    monkeypatch.setattr(wiring, "refuse_simulated_data", lambda *_, **__: None)
+    held = SimpleNamespace(**vars(ledger("ibs_rsi", 7)), trades={})
+    plan = made.plan(scan(SESSIONS[232]), held)
+    assert (plan.problem, plan.entries) == ("MIND_FAILED", ())
+    assert plan.exits == [("d", ExitReason.IBS)]
+
+
 @pytest.mark.parametrize("trouble", [DataError("no bars"), OSError("the disk"), None])
 def test_when_the_bars_of_the_last_session_are_not_there_only_the_time_stop_leaves(
     monkeypatch: pytest.MonkeyPatch, trouble: Exception | None

@@ -10,11 +10,15 @@ from typing import Any
 
 import pytest
 
+from config.settings_schema import Settings
 from core import cli
+from core.clock import SystemClock
 from core.domain import Symbol
 from core.errors import BrokerDown, Exit, KobeError, TradingHalted
+from core.paths import Home
 from execution.breaks import Break, BreakKind, Cause
 from execution.ledger import LedgerOrder
+from execution.runner import only_runner
 from scripts import check_look, check_values, checks, preflight, preflighting
 from scripts.trading import Finding
 from tests.fakes.emergencies import Place, place
@@ -66,14 +70,23 @@ def test_a_break_that_locks_is_a_problem_and_one_that_trading_mends_is_a_warning
 
 
 def test_a_state_folder_that_cannot_be_written(own_home: Path) -> None:
-    from core.paths import Home
-
     context: Any = type("Context", (), {"home": Home(own_home)})
     assert check_look.state_folder(checks.Look(context)).problem is None
     (own_home / "taken").write_text("")
     context.home = Home(own_home / "taken")
     found = check_look.state_folder(checks.Look(context))
     assert found.problem is not None and found.problem.code == "HOME_UNWRITABLE"
+
+
+def test_a_runner_under_way_is_no_crash_and_one_that_was_killed_is(own_home: Path) -> None:
+    context: Any = type("Context", (), {"home": Home(own_home), "clock": SystemClock(), "settings": Settings()})
+    state = context.home.state
+    state.mkdir(parents=True, exist_ok=True)
+    row = {"at": context.clock.now().isoformat(), "end": None}
+    (state / "starts.json").write_text(json.dumps({"schema_version": 1, "starts": [row], "stopped_at": None}))
+    with only_runner(state, context.clock):
+        assert check_look.starts(checks.Look(context)).warning == ""
+    assert check_look.starts(checks.Look(context)).warning == "CRASHED_LATELY"
 
 
 # ---------------------------------------------------------------- all of them

@@ -292,7 +292,6 @@ def test_a_row_that_cannot_be_read_costs_that_row_only(tmp_path: Path) -> None:
     body = {"run": "r", "session": "2024-03-04", "regime": {"label": "calm"}, "signals": rows}
     life.journal.append("signals_reviewed", body)
     life.journal.append("signals_reviewed", {**body, "session": "never"})
-    life.journal.append("learning_adopted", {"id": "L404"})
     before = counted("reviews_not_read")
     found = life.remembering().up_to_date().episodes
     assert sorted(e.symbol for e in found.values()) == ["AAA", "CCC", "DDD"]
@@ -316,6 +315,17 @@ def test_a_memory_that_breaks_is_told_and_says_nothing(tmp_path: Path, monkeypat
     assert counted("memory_failed") == before + 2
     monkeypatch.undo()
     assert living.mind(life.clock.now() + MOMENT).code == "OK"
+
+
+@pytest.mark.parametrize(
+    ("kind", "code"),
+    [("learning_adopted", "MEMORY_UNREADABLE"), ("learning_proposed", "MEMORY_UNREADABLE"), ("learning_retired", "OK")],
+)
+def test_a_learning_that_cannot_be_read_is_no_permission(tmp_path: Path, kind: str, code: str) -> None:
+    life = Life(tmp_path)
+    life.review("AAA")
+    life.journal.append(kind, {"id": "L001", "of": "a later program"})
+    assert life.remembering().mind(life.clock.now() + MOMENT).code == code
 
 
 def test_a_journal_that_cannot_be_read_stops_no_trade_here(tmp_path: Path) -> None:

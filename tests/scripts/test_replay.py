@@ -15,7 +15,8 @@ from core.clock import SystemClock
 from core.journal import Journal, verify
 from execution.fold import fold_of
 from execution.ledger import Ledger
-from scripts import cancel_all, close_all_positions, reconcile_alpaca, runner
+from execution.venue.account import read_meta
+from scripts import cancel_all, close_all_positions, reconcile_alpaca, runner, scan
 
 ROOT = Path(__file__).resolve().parents[2]
 MARKET = ROOT.parent / "shared" / "market" / "bars_small.csv.gz"
@@ -195,6 +196,19 @@ def test_after_a_replay_the_emergency_scripts_work_with_the_kill_switch_on(
     sent = [o for o in ledger_of(tmp_path).orders.values() if o.intent.purpose == "close"]
     assert sent and {str(o.intent.side) for o in sent} == {"sell"}
     assert verify(tmp_path / "state" / "hash_chain.jsonl").ok
+
+
+def test_after_a_replay_a_scan_leaves_its_account_standing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], names: str
+) -> None:
+    """A look at another day must not play the weeks between on the account: its stops would fill, and break it."""
+    replay(tmp_path, monkeypatch, capsys, "--replay", "2026-10-21:2026-10-22", "--universe", names)
+    before = read_meta(tmp_path / "state" / "venue.sqlite")
+    assert scan.main(["--as-of", "2026-11-20", "--universe", names]) == 0
+    assert read_meta(tmp_path / "state" / "venue.sqlite") == before
+    capsys.readouterr()
+    assert reconcile_alpaca.main(["--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["in_step"]
 
 
 def test_a_damaged_journal_does_not_keep_the_operator_from_cancelling(

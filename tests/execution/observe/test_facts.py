@@ -14,6 +14,7 @@ import pytest
 
 from core.clock import SteppedClock
 from core.errors import StateCorrupt
+from core.journal import Journal
 from execution.observe.facts import RunState
 from execution.observe.journal_look import JournalLook
 from tests.fakes.observed import TUESDAY, Observed, a_pick, at_ten, ny
@@ -49,6 +50,20 @@ def test_what_no_module_tells_yet_is_unknown_and_never_zero(tmp_path: Path) -> N
     assert facts.cognitive.approval_rate is None and facts.unknown["cognitive.approval_rate"] == "NO_REVIEWS"
     assert facts.cognitive.decisions_today == 0 and facts.cognitive.breakers == ()
     assert facts.llm.cost_budget_usd == Decimal("50.0")
+
+
+def test_a_persons_record_long_after_the_runs_makes_none_of_them_overdue(tmp_path: Path) -> None:
+    """The account of a replay stands still; a pin or a lock made in its home later bears the time it really is."""
+    made = at_ten(tmp_path)
+    before = made.look()
+    Journal(made.home.journal, SteppedClock(made.clock.now() + timedelta(days=400))).append(
+        "config_pinned", {"items": {}, "acknowledged": []}
+    )
+    after = made.look()
+    assert before.schedule is not None and after.schedule is not None and before.book is not None
+    assert [run.state for run in after.schedule.today] == [run.state for run in before.schedule.today]
+    assert after.schedule.today[0].state == RunState.DONE and "RUN_OVERDUE" not in made.stops()
+    assert after.book is not None and after.book.budget.spent_today_usd == before.book.budget.spent_today_usd
 
 
 def test_equity_is_one_point_a_session_with_peak_and_drawdown(tmp_path: Path) -> None:

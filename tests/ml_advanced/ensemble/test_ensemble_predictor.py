@@ -82,6 +82,13 @@ def test_a_model_of_simulated_bars_is_never_asked_about_real_ones(place: Home) -
     assert asked(place, simulated=False).code == "MODEL_SIMULATED", "what is not said counts as simulated"
 
 
+def test_a_manifest_that_does_not_say_what_it_learned_from_is_refused(place: Home) -> None:
+    saved(place, data=None)
+    for simulated in (False, True, None):
+        found = EnsemblePredictor(place, session=date(2024, 3, 11), simulated=simulated)
+        assert (found.code, found.earned) == ("MODEL_MANIFEST_DAMAGED", 0.0)
+
+
 def test_in_its_shadow_period_it_is_asked_aside_only(place: Home) -> None:
     saved(place, kind=store.SHADOWED)
     found = asked(place)
