@@ -15,6 +15,7 @@ from core import cli, logs
 from core.clock import SystemClock
 from core.errors import Exit
 from execution import sidecar
+from execution.session import TradingSession
 from scripts import (
     alerting,
     backup,
@@ -124,9 +125,14 @@ def test_planted_keys_are_nowhere_whatever_the_servers_say(
         raise RuntimeError(f"cannot sign {held} {base64.b64encode(held['ALPACA_API_SECRET_KEY'].encode()).decode()}")
 
     proxy.echo = lambda method, path: None
-    monkeypatch.setattr(scanning, "run", bug)
+    errors = home.logs / "errors.jsonl"
+    with monkeypatch.context() as patch:  # in the mind of a scan: nothing is entered, exits go on
+        patch.setattr(scanning, "run", bug)
+        assert ran(runner.main, "--mode", "paper", "--once") == Exit.DATA
+    assert errors.read_text().count("cannot sign") >= 1, "the traceback is there"
+    monkeypatch.setattr(TradingSession, "_plan_and_trade", bug)  # and where only the runner itself can catch it
     assert ran(runner.main, "--mode", "paper", "--once") == Exit.BUG
-    assert "cannot sign" in (home.logs / "errors.jsonl").read_text(), "the traceback is there"
+    assert errors.read_text().count("cannot sign") >= 2
     assert ran(backup.main, "--full", "--verify") == Exit.OK
 
     told = capfd.readouterr()
